@@ -1,0 +1,61 @@
+"""Frozen settings, read once at the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiercel.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment decides, as against what a command's own arguments decide.
+
+    Attributes:
+        cache_dir: where exported models are kept (`TIERCEL_CACHE_DIR`, else the user's cache folder).
+        offline: never ask a model hub (`TIERCEL_OFFLINE=1`, or `HF_HUB_OFFLINE=1`).
+        threads: threads for encoding and search (`TIERCEL_THREADS`, else the processors this process may use).
+    """
+
+    cache_dir: Path
+    offline: bool
+    threads: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the `TIERCEL_*` variables. Raises UsageError for a value that cannot be meant."""
+        env = os.environ if environment is None else environment
+        return cls(
+            cache_dir=_cache_dir(env),
+            offline=_flag(env, "TIERCEL_OFFLINE") or _flag(env, "HF_HUB_OFFLINE"),
+            threads=_threads(env),
+        )
+
+
+def _cache_dir(env: Mapping[str, str]) -> Path:
+    if chosen := env.get("TIERCEL_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tiercel", appauthor=False)
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    raise UsageError(f"{name}={env[name]!r}", expected="1 or 0")
+
+
+def _threads(env: Mapping[str, str]) -> int:
+    value = env.get("TIERCEL_THREADS", "")
+    if not value:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"TIERCEL_THREADS={value!r}", expected="a whole number of at least 1")
+    return int(value)

@@ -1,0 +1,1 @@
+"""Files and streams to values and back: corpora, queries, qrels, runs."""

@@ -1,0 +1,1 @@
+"""What runs the networks: runtime, tokenizers, batching, encoders, export."""

@@ -1,0 +1,64 @@
+"""What a stage must do. Every implementation passes the suite of the same name in tests/conformance/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tiercel.types import DocId, Document, Query, Ranking
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatMatrix = NDArray[np.float32]
+    FloatVector = NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors whose inner product is their similarity."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of columns of every matrix this encoder returns."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors would: weights, precision, tokenizer, truncation, prompts."""
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatMatrix:
+        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatMatrix:
+        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
+
+
+class Retriever(Protocol):
+    """Finds documents in a collection: a recall leg, a fusion of legs, or a whole cascade."""
+
+    def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
+        """One Ranking of at most `keep` hits per query, in input order; no match is an empty Ranking."""
+
+
+class CandidateGroup(NamedTuple):
+    """One query with the candidates that a reranker is to score, in the order of the stage before."""
+
+    query: Query
+    documents: Sequence[Document]
+
+
+class Reranker(Protocol):
+    """Scores candidates against their query."""
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[FloatVector]:
+        """One float32 array per group, shape (len(group.documents),), both in input order; larger is better.
+
+        Pure: no sorting, no cutting, no files. Batches are formed across groups. An empty group gives shape (0,).
+        """
+
+
+class DocumentStore(Protocol):
+    """Gives back what was indexed."""
+
+    def get(self, ids: Sequence[DocId]) -> list[Document]:
+        """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""

@@ -1,0 +1,1 @@
+"""In what order and how deep: the pipeline string, fusion, the cascade."""
