@@ -24,7 +24,7 @@ class Document:
     id: DocId
     text: str
     title: str = ""
-    metadata: Mapping[str, Any] = field(default=_NO_METADATA)
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA)
 
     @property
     def full_text(self) -> str:

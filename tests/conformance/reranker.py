@@ -1,0 +1,79 @@
+"""What every Reranker promises. Inherit `RerankerConformance` in a test class and override its fixtures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+
+from tiercel.protocols import CandidateGroup, Reranker
+
+
+class RerankerConformance:
+    """Override `reranker` and `groups`.
+
+    `score_tolerance` is how far a score may move with what else is in the batch; 0 asks for the same bits.
+    """
+
+    score_tolerance = 0.0
+
+    @pytest.fixture
+    def reranker(self) -> Reranker:
+        raise NotImplementedError("override this fixture")
+
+    @pytest.fixture
+    def groups(self) -> list[CandidateGroup]:
+        """At least three non-empty groups of different sizes, one of them with three candidates or more."""
+        raise NotImplementedError("override this fixture")
+
+    def test_no_groups_give_no_arrays(self, reranker: Reranker) -> None:
+        assert list(reranker.score([])) == []
+
+    def test_groups_differ_in_size(self, groups: list[CandidateGroup]) -> None:
+        sizes = [len(group.documents) for group in groups]
+        assert len(set(sizes)) >= 3
+        assert min(sizes) >= 1
+        assert max(sizes) >= 3
+
+    def test_one_finite_float32_per_candidate(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        scores = reranker.score(groups)
+        assert len(scores) == len(groups)
+        for group, array in zip(groups, scores, strict=True):
+            assert array.shape == (len(group.documents),)
+            assert array.dtype == np.float32
+            assert np.isfinite(array).all()
+
+    def test_an_empty_group_gives_an_empty_array(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        empty = CandidateGroup(groups[0].query, [])
+        (alone,) = reranker.score([empty])
+        assert alone.shape == (0,)
+        assert alone.dtype == np.float32
+        first, between, second = reranker.score([groups[0], empty, groups[1]])
+        assert between.shape == (0,)
+        self.check_same(first, reranker.score([groups[0]])[0])
+        self.check_same(second, reranker.score([groups[1]])[0])
+
+    def test_alone_equals_in_a_batch(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        for group, array in zip(groups, reranker.score(groups), strict=True):
+            self.check_same(array, reranker.score([group])[0])
+
+    def test_one_candidate_alone_scores_as_among_others(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        group = max(groups, key=lambda group: len(group.documents))
+        (together,) = reranker.score([group])
+        apart = reranker.score([CandidateGroup(group.query, [document]) for document in group.documents])
+        self.check_same(together, np.concatenate(apart))
+
+    def test_permuted_candidates_permute_the_scores(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        group = max(groups, key=lambda group: len(group.documents))
+        order = [*range(1, len(group.documents)), 0]
+        (scores,) = reranker.score([group])
+        (permuted,) = reranker.score([CandidateGroup(group.query, [group.documents[i] for i in order])])
+        self.check_same(permuted, scores[order])
+
+    def test_permuted_groups_permute_the_arrays(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        for forward, backward in zip(reranker.score(groups), reranker.score(groups[::-1])[::-1], strict=True):
+            self.check_same(forward, backward)
+
+    def check_same(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
+        assert_allclose(first, second, rtol=0, atol=self.score_tolerance)

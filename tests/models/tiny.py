@@ -1,0 +1,100 @@
+"""Tiny random bi-encoders, made through the real libraries and saved the way sentence-transformers saves them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_WORDS = [
+    "a", "the", "in", "is", "it", "and", "of", "by", "who", "how", "what", "nobody", "falcon", "falcons", "hunts",
+    "hunt", "river", "house", "bread", "winter", "summer", "cold", "deep", "sold", "swims", "bridge", "paid", "small",
+    "far", "north", "tower", "query", "passage",
+]  # fmt: skip
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *"abcdefghijklmnopqrstuvwxyz", ":", ".", ",", "?"]
+VOCABULARY += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+
+MAX_TOKENS = 24
+QUERY_PROMPT = "query: "
+DOCUMENT_PROMPT = "passage: "
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The libraries warn about themselves, and here a warning is an error."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def make_encoder(folder: Path, *, architecture: str = "bert", prompts: bool = False) -> Path:
+    """Transformer, mean pooling, a dense layer: hidden 32, 2 layers, 16 dimensions. Saved as safetensors."""
+    with quiet():
+        import torch
+        from sentence_transformers import SentenceTransformer, models
+
+        torch.manual_seed(7)
+        base = folder.parent / f"{folder.name}-base"
+        _make_transformer(base, architecture)
+        transformer = models.Transformer(str(base), max_seq_length=MAX_TOKENS)
+        pooling = models.Pooling(32, pooling_mode="mean")
+        dense = models.Dense(32, 16, activation_function=torch.nn.Tanh())
+        chosen = {"query": QUERY_PROMPT, "document": DOCUMENT_PROMPT} if prompts else None
+        model = SentenceTransformer(modules=[transformer, pooling, dense], device="cpu", prompts=chosen)
+        model.save(str(folder), safe_serialization=True)
+    return folder
+
+
+def load_torch(folder: Path) -> Any:
+    """The same model through sentence-transformers."""
+    with quiet():
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+def _make_transformer(folder: Path, architecture: str) -> None:
+    from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+    sizes = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 64}
+    if architecture == "bert":
+        config = BertConfig(**sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+        network = BertModel(config)
+    else:
+        network = DistilBertModel(DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64))
+    # Weights as they are drawn (deviation .02) give all texts nearly the same vector.
+    for weight in network.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(6.0)
+    network.save_pretrained(folder, safe_serialization=True)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A lower-casing WordPiece tokenizer.json over VOCABULARY, with the files beside it that transformers reads."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = {token: position for position, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    tokenizer.enable_padding(length=64)  # what a published tokenizer.json often declares, and ours must undo
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    settings = {
+        "tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64, "pad_token": "[PAD]",
+        "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder / "tokenizer.json"

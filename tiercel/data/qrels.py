@@ -1,0 +1,121 @@
+"""Relevance judgements: TREC, BEIR and MS MARCO forms."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from tiercel.data.files import Source, check_source, decode_lines, is_stdio, read_byte_lines, source_name
+from tiercel.data.records import blank_rows, checked_id, columns, excerpt, line_of, located, peeked, tab_rows
+from tiercel.errors import InputError, UsageError
+from tiercel.types import DocId, QueryId
+
+Qrels: TypeAlias = dict[QueryId, dict[DocId, int]]
+"""The grade of each judged document of each query, in the order of the file; 0 and below: not relevant."""
+
+_BEIR_HEADER = ["query-id", "corpus-id", "score"]
+_TREC_COLUMNS = "query id, 0, document id, grade"
+_PAIR_COLUMNS = "query id, id of a relevant document"
+_GRADE = re.compile(r"[+-]?[0-9]{1,9}")  # nine digits: evaluators keep grades in 32 bits
+_RELEVANT = "1"
+
+_Judgement: TypeAlias = tuple[QueryId, DocId, int]
+
+
+def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
+    """Judgements from a file or a BEIR folder.
+
+    Files are told by their first line: BEIR's header, four columns (TREC, MS MARCO), or two (every pair is relevant).
+    A BEIR folder gives `qrels/<split>.tsv`; without a split, `test` if it is there, else the only one.
+
+    Raises UsageError for a split that is not there or has to be chosen, and InputError for an empty file, a line of
+    other columns, a grade that is no whole number, or a pair that is judged twice with different grades.
+    """
+    check_source(source)
+    if not is_stdio(source) and os.path.isdir(source):
+        path: Source = _split_file(Path(source), split)
+    elif split is not None:
+        raise UsageError(
+            f"the split {split!r} with {source_name(source)}, which is one file",
+            expected="a split only with a BEIR folder",
+            next_step="Leave the split out",
+        )
+    else:
+        path = source
+    name = source_name(path)
+    return _collected(_judgements(path, name), name)
+
+
+def _split_file(folder: Path, split: str | None) -> Path:
+    files: dict[str, Path] = {}
+    for path in sorted((folder / "qrels").glob("*.tsv*")):
+        stem = path.name.removesuffix(".gz")
+        if stem.endswith(".tsv") and path.is_file():
+            files.setdefault(stem.removesuffix(".tsv"), path)  # x.tsv sorts before x.tsv.gz
+    if not files:
+        raise InputError("no qrels", expected="a folder with qrels/<split>.tsv", where=source_name(folder))
+    if split is None:
+        split = next(iter(files)) if len(files) == 1 else "test"
+        if split not in files:
+            raise UsageError(
+                f"several splits in {source_name(folder)}: {', '.join(files)}",
+                expected="one to be chosen",
+                next_step="Name it with --split",
+            )
+    if split not in files:
+        raise UsageError(f"no split {split!r} in {source_name(folder)}", expected=f"one of {', '.join(files)}")
+    return files[split]
+
+
+def _judgements(source: Source, name: str) -> Iterator[tuple[int, _Judgement]]:
+    first, raw_lines = peeked(read_byte_lines(source))
+    if not first:
+        raise InputError("no judgements: the file is empty", expected="one judgement a line", where=name)
+    lines = decode_lines(raw_lines, name)
+    if first.rstrip().split(b"\t") == [cell.encode() for cell in _BEIR_HEADER]:
+        next(lines)
+        return located(tab_rows(lines, name, {3: ", ".join(_BEIR_HEADER)}), _judgement_of, line_of(name))
+    width = len(first.split())
+    if width == 4:
+        rows = blank_rows(lines, name, width=4, meaning=_TREC_COLUMNS)
+        return located(rows, lambda cells: _judgement_of([cells[0], cells[2], cells[3]]), line_of(name))
+    if width == 2:
+        rows = blank_rows(lines, name, width=2, meaning=_PAIR_COLUMNS)
+        return located(rows, lambda cells: _judgement_of([*cells, _RELEVANT]), line_of(name))
+    number, shown = next(lines)
+    raise InputError(
+        f"{columns(width)}: {excerpt(shown)}",
+        expected=f"4 ({_TREC_COLUMNS}), 2 ({_PAIR_COLUMNS}), or 3 under BEIR's header",
+        next_step=f"Give a file of three columns the header {' '.join(_BEIR_HEADER)}, separated by tabs",
+        where=f"{name}:{number}",
+    )
+
+
+def _judgement_of(cells: list[str]) -> _Judgement:
+    query_id, doc_id, grade = cells
+    if not _GRADE.fullmatch(grade.strip()):
+        raise InputError(
+            f"the grade {excerpt(grade)}",
+            expected="a whole number",
+            next_step="Round grades that are not whole, or correct the line",
+        )
+    return QueryId(checked_id(query_id, "the query id")), DocId(checked_id(doc_id, "the document id")), int(grade)
+
+
+def _collected(judgements: Iterator[tuple[int, _Judgement]], name: str) -> Qrels:
+    qrels: Qrels = {}
+    for number, (query_id, doc_id, grade) in judgements:
+        earlier = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
+        if earlier != grade:
+            raise InputError(
+                f"query {excerpt(query_id)} and document {excerpt(doc_id)} with grade {grade}, before with {earlier}",
+                expected="one grade for each pair",
+                next_step="Remove one of the two lines",
+                where=f"{name}:{number}",
+            )
+    if not qrels:
+        raise InputError("no judgements, only a header", expected="one judgement a line", where=name)
+    return qrels

@@ -1,0 +1,176 @@
+"""Queries: JSONL, TSV, CSV, one query a line, BEIR folders and standard input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from tiercel.data.files import (
+    Source,
+    check_source,
+    decode_lines,
+    ending_of,
+    is_stdio,
+    read_byte_lines,
+    source_name,
+)
+from tiercel.data.records import (
+    USUAL_NAMES,
+    Field,
+    FieldNames,
+    Record,
+    checked_id,
+    csv_objects,
+    described,
+    excerpt,
+    json_objects,
+    line_of,
+    located,
+    peeked,
+    tab_rows,
+    take_id,
+    take_text,
+)
+from tiercel.errors import InputError, UsageError
+from tiercel.types import Query, QueryId
+
+QueryFormat: TypeAlias = Literal["jsonl", "tsv", "csv", "text", "beir"]
+
+QUERY_FORMATS: tuple[QueryFormat, ...] = get_args(QueryFormat)
+
+_ENDINGS: dict[str, QueryFormat] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".txt": "text",
+}
+_ID = Field("id", "--id-field", ("_id", "id", "qid", "query_id"))
+_TEXT = Field("text", "--text-field", ("text", "query", "title", "question"))
+_TSV_WIDTHS = {2: "qid, text"}
+_BEIR_FILES = ("queries.jsonl", "queries.jsonl.gz")
+
+_Lines: TypeAlias = Iterator[tuple[int, bytes]]
+
+
+def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: QueryFormat | None = None) -> list[Query]:
+    """All queries of a source, in its order; no queries: an empty list. A query's text may be empty.
+
+    A format that is not given follows from the name. Standard input is told by its first line that is not blank: `{`
+    opens JSONL, a tab makes TSV, anything else is one query a line. One query a line takes the line number as id, so
+    that ids agree with the file where a blank line is passed over. Keys that a query has no place for are not kept.
+
+    Raises UsageError (unknown format) and InputError (a source or line that cannot be read, an id that comes twice).
+    """
+    if format is not None and format not in QUERY_FORMATS:
+        raise UsageError(f"the query format {format!r}", expected=f"one of {', '.join(QUERY_FORMATS)}")
+    check_source(source)
+    path = _beir_file(source) if format == "beir" or (format is None and os.path.isdir(source)) else source
+    name = source_name(path)
+    first, lines = peeked(read_byte_lines(path))
+    form = format or _form_of(path, first)
+    return _without_repeats(_READERS[form](lines, name, fields), name)
+
+
+def _form_of(source: Source, first_line: bytes) -> QueryFormat:
+    if is_stdio(source):
+        if first_line.lstrip().startswith(b"{"):
+            return "jsonl"
+        return "tsv" if b"\t" in first_line else "text"
+    if (form := _ENDINGS.get(ending_of(source))) is not None:
+        return form
+    raise InputError(
+        f"the ending {ending_of(source)!r} says nothing about the form"
+        if ending_of(source)
+        else "a name without ending",
+        expected=f"{', '.join(_ENDINGS)} (each also with .gz)",
+        next_step=f"Say what it is with --format ({', '.join(QUERY_FORMATS)})",
+        where=source_name(source),
+    )
+
+
+def _beir_file(folder: Source) -> Path:
+    for name in _BEIR_FILES:
+        if (path := Path(folder, name)).is_file():
+            return path
+    raise InputError("no queries", expected=f"a folder with {_BEIR_FILES[0]}", where=source_name(folder))
+
+
+def _without_repeats(queries: Iterator[tuple[int, Query]], name: str) -> list[Query]:
+    lines: dict[QueryId, int] = {}
+    kept: list[Query] = []
+    for number, query in queries:
+        first = lines.setdefault(query.id, number)
+        if first != number:
+            raise InputError(
+                f"the query id {excerpt(query.id)} a second time; the first is at {name}:{first}",
+                expected="each id once",
+                next_step="Remove or rename one of the two",
+                where=f"{name}:{number}",
+            )
+        kept.append(query)
+    return kept
+
+
+def _json_queries(lines: _Lines, name: str, fields: FieldNames) -> Iterator[tuple[int, Query]]:
+    return located(json_objects(lines, name), _to_query(fields), line_of(name))
+
+
+def _csv_queries(lines: _Lines, name: str, fields: FieldNames) -> Iterator[tuple[int, Query]]:
+    return located(csv_objects(decode_lines(lines, name), name), _to_query(fields), line_of(name))
+
+
+def _tsv_queries(lines: _Lines, name: str, fields: FieldNames) -> Iterator[tuple[int, Query]]:
+    return located(tab_rows(decode_lines(lines, name), name, _TSV_WIDTHS), _query_of_cells, line_of(name))
+
+
+def _text_queries(lines: _Lines, name: str, fields: FieldNames) -> Iterator[tuple[int, Query]]:
+    for number, line in decode_lines(lines, name):
+        if text := line.strip():
+            yield number, Query(QueryId(str(number)), text)
+
+
+_READERS: dict[QueryFormat, Callable[[_Lines, str, FieldNames], Iterator[tuple[int, Query]]]] = {
+    "jsonl": _json_queries,
+    "beir": _json_queries,
+    "csv": _csv_queries,
+    "tsv": _tsv_queries,
+    "text": _text_queries,
+}
+
+
+def _to_query(fields: FieldNames) -> Callable[[Record], Query]:
+    id_field, text_field = _ID.named(fields.id), _TEXT.named(fields.text)
+
+    def convert(record: Record) -> Query:
+        query_id = QueryId(take_id(record, id_field))
+        return Query(query_id, take_text(record, text_field), history_of(record))
+
+    return convert
+
+
+def history_of(record: Record) -> tuple[str, ...]:
+    """The earlier turns in a record's `history`, oldest first; none when it is not there or null."""
+    turns = record.get("history")
+    if turns is None:
+        return ()
+    if not isinstance(turns, list):
+        raise InputError(f"{described(turns)} as 'history'", expected="a list of strings, oldest first")
+    for turn in turns:
+        if not isinstance(turn, str):
+            raise InputError(f"{described(turn)} in 'history'", expected="strings only")
+    return tuple(turns)
+
+
+def _query_of_cells(cells: list[str]) -> Query:
+    if cells[0] in _ID.names and cells[1] in _TEXT.names:
+        header = "\t".join(cells)
+        raise InputError(
+            f"a header: {excerpt(header)}",
+            expected="queries from the first line on",
+            next_step="Remove the header, or rewrite the file as CSV, which has one",
+        )
+    return Query(QueryId(checked_id(cells[0], "the id")), cells[1])

@@ -1,0 +1,129 @@
+"""What was indexed? Ids, titles, texts and metadata of one segment, as an Arrow file that is mapped, not read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tiercel.index.bm25 import IdOrder
+from tiercel.index.files import damaged, map_array, write_array
+from tiercel.types import DocId, Document
+
+DOCUMENTS = "documents.arrow"
+ID_ORDER = "id_order.npy"
+
+_SCHEMA = pa.schema(
+    [("id", pa.string()), ("title", pa.string()), ("text", pa.string()), ("metadata", pa.string())]
+)  # metadata: one JSON object, "" for none
+
+
+class DocumentWriter:
+    """Writes the documents of one segment, batch by batch, in the order they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sink = pa.OSFile(str(folder / DOCUMENTS), "wb")
+        self._file = pa.ipc.new_file(self._sink, _SCHEMA)
+        self._ids: list[DocId] = []
+
+    def add(self, documents: Sequence[Document]) -> None:
+        """Append a batch."""
+        self._ids.extend(document.id for document in documents)
+        columns = [
+            pa.array([document.id for document in documents], pa.string()),
+            pa.array([document.title for document in documents], pa.string()),
+            pa.array([document.text for document in documents], pa.string()),
+            pa.array([_metadata_json(document) for document in documents], pa.string()),
+        ]
+        self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+
+    def finish(self) -> None:
+        """Close the file and write the order of the ids."""
+        self.close()
+        order = pc.sort_indices(pa.array(self._ids, pa.string())).to_numpy().astype(np.int32)
+        write_array(self._folder / ID_ORDER, order)
+
+    def close(self) -> None:
+        """Give the file up without finishing; again is fine."""
+        if not self._sink.closed:
+            self._file.close()
+            self._sink.close()
+
+
+class StoredDocuments:
+    """The documents of one segment, addressed by ordinal inside the index and by id outside."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / DOCUMENTS
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(path, str(error)) from error
+        self._starts = [0]
+        for batch in self._batches:
+            self._starts.append(self._starts[-1] + batch.num_rows)
+        ordinals = map_array(folder / ID_ORDER)
+        if ordinals.size != len(self):
+            raise damaged(folder / ID_ORDER, f"it orders {ordinals.size} documents, there are {len(self)}")
+        ranks = np.empty_like(ordinals)
+        ranks[ordinals] = np.arange(ordinals.size, dtype=ordinals.dtype)
+        ranks.setflags(write=False)
+        self.order = IdOrder(ordinals, ranks)
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        return self._starts[-1]
+
+    def ids(self, ordinals: NDArray[np.integer[Any]]) -> list[DocId]:
+        """Ids of these ordinals, in the same order."""
+        distinct, inverse = np.unique(ordinals, return_inverse=True)
+        names: list[str] = []
+        for batch, start, end in zip(self._batches, self._starts[:-1], self._starts[1:], strict=True):
+            first, last = np.searchsorted(distinct, (start, end))
+            if first < last:
+                names.extend(batch.column(0).take(pa.array(distinct[first:last] - start)).to_pylist())
+        return [DocId(names[i]) for i in inverse.tolist()]
+
+    def ordinal(self, doc_id: DocId) -> int | None:
+        """Ordinal of the document of this id, None if the segment has none."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            ordinal = int(self.order.ordinals[middle])
+            found = self._id(ordinal)
+            if found == doc_id:
+                return ordinal
+            if found < doc_id:
+                low = middle + 1
+            else:
+                high = middle
+        return None
+
+    def document(self, ordinal: int) -> Document:
+        """The document at this ordinal."""
+        batch, row = self._locate(ordinal)
+        doc_id, title, text, metadata = (column[row].as_py() for column in batch.columns)
+        return Document(DocId(doc_id), text, title, orjson.loads(metadata) if metadata else {})
+
+    def _id(self, ordinal: int) -> str:
+        batch, row = self._locate(ordinal)
+        return str(batch.column(0)[row].as_py())
+
+    def _locate(self, ordinal: int) -> tuple[Any, int]:
+        number = bisect_right(self._starts, ordinal) - 1
+        return self._batches[number], ordinal - self._starts[number]
+
+
+def _metadata_json(document: Document) -> str:
+    if not document.metadata:
+        return ""
+    return orjson.dumps(dict(document.metadata), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()

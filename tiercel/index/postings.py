@@ -1,0 +1,202 @@
+"""From tokens to postings: which documents hold a term, and how often?
+
+Texts come in batches; what is kept of a batch is one (term, frequency) pair per distinct term of each document.
+`finish` turns the pairs round, from by document to by term, with one counting sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tiercel.index.analysis import Analyzer
+from tiercel.index.tokens import TokenTable
+
+
+class Postings(NamedTuple):
+    """Everything BM25 needs of one segment: n documents, v terms, p (term, document) pairs.
+
+    Attributes:
+        term_bytes: shape (bytes,), uint8, UTF-8 of all terms end to end, in ascending order of their bytes.
+        term_starts: shape (v + 1,), int64, where each term begins in `term_bytes`.
+        starts: shape (v + 1,), int64, where each term's postings begin.
+        documents: shape (p,), int32, ordinals, ascending within a term.
+        frequencies: shape (p,), the smallest of uint8, uint16 and uint32 that holds them all, at least 1.
+        lengths: shape (n,), int32, terms of each document, dropped tokens not counted.
+        max_frequencies: shape (v,), int32, largest frequency of each term.
+        min_lengths: shape (v,), int32, length of the shortest document that holds the term.
+    """
+
+    term_bytes: NDArray[np.uint8]
+    term_starts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    documents: NDArray[np.int32]
+    frequencies: NDArray[np.unsignedinteger[Any]]
+    lengths: NDArray[np.int32]
+    max_frequencies: NDArray[np.int32]
+    min_lengths: NDArray[np.int32]
+
+
+class PostingsBuilder:
+    """Collects the texts of one segment."""
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        self._analyzer = analyzer
+        self._table = TokenTable(cjk_bigrams=analyzer.cjk_bigrams)
+        self._term_of_token: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._terms: dict[str, int] = {}
+        self._pair_terms: list[NDArray[np.int32]] = []
+        self._pair_frequencies: list[NDArray[np.int32]] = []
+        self._pair_counts: list[NDArray[np.int32]] = []
+        self._lengths: list[NDArray[np.int32]] = []
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Append the texts as the next documents, in order."""
+        tokens, ends = self._table.tokenize(texts)
+        self._learn_new_tokens()
+        slots = np.full(len(self._terms), -1, dtype=np.int64)
+        terms = np.empty(tokens.size, dtype=np.int32)
+        frequencies = np.empty(tokens.size, dtype=np.int32)
+        counts = np.empty(ends.size, dtype=np.int32)
+        lengths = np.empty(ends.size, dtype=np.int32)
+        pairs = _count_terms(tokens, ends, self._term_of_token, slots, terms, frequencies, counts, lengths)
+        # Copies, so that the oversized work arrays are freed.
+        self._pair_terms.append(terms[:pairs].copy())
+        self._pair_frequencies.append(frequencies[:pairs].copy())
+        self._pair_counts.append(counts)
+        self._lengths.append(lengths)
+
+    def finish(self) -> Postings:
+        """Turn everything added into postings. The builder is empty afterwards."""
+        terms = sorted((term.encode("utf-8"), number) for term, number in self._terms.items())
+        rank = np.empty(len(terms), dtype=np.int32)
+        rank[[number for _, number in terms]] = np.arange(len(terms), dtype=np.int32)
+        starts = np.zeros(len(terms) + 1, dtype=np.int64)
+        for batch in self._pair_terms:
+            starts[1:] += np.bincount(rank[batch], minlength=len(terms))
+        np.cumsum(starts, out=starts)
+        largest = max((int(batch.max()) for batch in self._pair_frequencies if batch.size), default=1)
+        lengths = _joined(self._lengths)
+        documents = np.empty(starts[-1], dtype=np.int32)
+        frequencies = np.empty(starts[-1], dtype=np.min_scalar_type(largest))
+        max_frequencies = np.zeros(len(terms), dtype=np.int32)
+        min_lengths = np.full(len(terms), np.iinfo(np.int32).max, dtype=np.int32)
+        cursors = starts[:-1].copy()
+        first = 0
+        for batch_terms, batch_frequencies, counts in zip(
+            self._pair_terms, self._pair_frequencies, self._pair_counts, strict=True
+        ):
+            _scatter(
+                batch_terms, batch_frequencies, counts, first, rank, cursors,
+                lengths, documents, frequencies, max_frequencies, min_lengths,
+            )  # fmt: skip
+            first += counts.size
+        term_bytes = np.frombuffer(b"".join(term for term, _ in terms), dtype=np.uint8)
+        term_starts = np.zeros(len(terms) + 1, dtype=np.int64)
+        np.cumsum([len(term) for term, _ in terms], out=term_starts[1:])
+        self.__init__(self._analyzer)  # type: ignore[misc]
+        return Postings(
+            term_bytes, term_starts, starts, documents, frequencies, lengths, max_frequencies, min_lengths
+        )  # fmt: skip
+
+    def _learn_new_tokens(self) -> None:
+        """Give every token not met before its term: the number of an old or new term, or -1 if it is dropped."""
+        known = self._term_of_token.size
+        if self._table.count == known:
+            return
+        terms = self._terms
+        new = self._analyzer.terms(self._table.strings(known))
+        numbers = [-1 if term is None else terms.setdefault(term, len(terms)) for term in new]
+        self._term_of_token = np.concatenate([self._term_of_token, np.array(numbers, dtype=np.int32)])
+
+
+def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _count_terms(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
+    tokens, ends, term_of_token, slots, terms, frequencies, counts, lengths
+):
+    """One (term, frequency) pair per distinct term of each document; returns how many. `slots`: all -1, one a term."""
+    pairs = 0
+    position = 0
+    for document in range(ends.size):
+        first_pair = pairs
+        length = 0
+        while position < ends[document]:
+            term = term_of_token[tokens[position]]
+            position += 1
+            if term < 0:
+                continue
+            length += 1
+            slot = slots[term]
+            if slot >= first_pair:  # a slot of an earlier document lies below
+                frequencies[slot] += 1
+            else:
+                slots[term] = pairs
+                terms[pairs] = term
+                frequencies[pairs] = 1
+                pairs += 1
+        counts[document] = pairs - first_pair
+        lengths[document] = length
+    return pairs
+
+
+@njit(cache=True, nogil=True)
+def _scatter(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
+    terms, pair_frequencies, counts, first, rank, cursors,
+    lengths, documents, frequencies, max_frequencies, min_lengths,
+):  # fmt: skip
+    """Move a batch's pairs to where their terms' postings are being filled; `cursors` says how far each is."""
+    pair = 0
+    for i in range(counts.size):
+        document = first + i
+        length = lengths[document]
+        for _ in range(counts[i]):
+            term = rank[terms[pair]]
+            frequency = pair_frequencies[pair]
+            place = cursors[term]
+            documents[place] = document
+            frequencies[place] = frequency
+            cursors[term] = place + 1
+            max_frequencies[term] = max(max_frequencies[term], frequency)
+            min_lengths[term] = min(min_lengths[term], length)
+            pair += 1
+
+
+def find_terms(postings: Postings, terms: Sequence[bytes]) -> NDArray[np.int32]:
+    """Numbers of these UTF-8 terms in the segment's vocabulary, shape (len(terms),), int32; -1 where absent."""
+    data = np.frombuffer(b"".join(terms), dtype=np.uint8)
+    starts = np.zeros(len(terms) + 1, dtype=np.int64)
+    np.cumsum([len(term) for term in terms], out=starts[1:])
+    found = np.empty(len(terms), dtype=np.int32)
+    _find_terms(data, starts, postings.term_bytes, postings.term_starts, found)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _find_terms(data, starts, term_bytes, term_starts, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for wanted in range(found.size):
+        low = 0
+        high = term_starts.size - 1
+        found[wanted] = -1
+        while low < high:
+            middle = (low + high) >> 1
+            i = starts[wanted]
+            j = term_starts[middle]
+            while i < starts[wanted + 1] and j < term_starts[middle + 1] and data[i] == term_bytes[j]:
+                i += 1
+                j += 1
+            ended = i == starts[wanted + 1]
+            if ended and j == term_starts[middle + 1]:
+                found[wanted] = middle
+                break
+            if not ended and (j == term_starts[middle + 1] or data[i] > term_bytes[j]):
+                low = middle + 1
+            else:
+                high = middle

@@ -1,0 +1,187 @@
+"""An index as a whole: opening a commit for reading, building one, keeping others out meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tiercel.errors import IndexStoreError, InputError
+from tiercel.index.analysis import Analyzer, analyzer
+from tiercel.index.manifest import MANIFEST, IndexSettings, Manifest, SegmentRecord, commit_manifest, read_manifest
+from tiercel.index.segment import SEGMENTS, Segment, SegmentWriter
+from tiercel.protocols import Encoder
+from tiercel.types import DocId, Document
+
+_LOCK = "write.lock"
+_BATCH_DOCUMENTS = 1_000
+_BATCH_CHARACTERS = 4_000_000
+_SEGMENT_DOCUMENTS = 1_000_000
+_SEGMENT_CHARACTERS = 1_500_000_000
+"""A segment ends at whichever comes first, which bounds the memory that a build takes however large the source is."""
+
+
+class Index:
+    """An index as its last commit left it. Later commits do not show in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = read_manifest(path)
+        settings = self.manifest.settings
+        self.analyzer = _enforced_analyzer(path, settings)
+        self.segments = [Segment(path / SEGMENTS / record.id, record, settings) for record in self.manifest.segments]
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        return self.manifest.documents
+
+    def get(self, ids: Sequence[DocId]) -> list[Document]:
+        """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
+        return [self._document(doc_id) for doc_id in ids]
+
+    def verify(self) -> None:
+        """Read every byte. Raises IndexStoreError naming the first damaged file."""
+        for segment in self.segments:
+            segment.verify()
+
+    def size_bytes(self) -> int:
+        """Bytes of all files that this commit names, the manifest included."""
+        files = (file for record in self.manifest.segments for file in record.files.values())
+        return sum(file.size_bytes for file in files) + (self.path / MANIFEST).stat().st_size
+
+    def _document(self, doc_id: DocId) -> Document:
+        for segment in self.segments:
+            ordinal = segment.documents.ordinal(doc_id)
+            if ordinal is not None:
+                return segment.documents.document(ordinal)
+        raise IndexStoreError(f"no document has the id {doc_id!r}", where=str(self.path))
+
+
+def build_index(
+    path: Path,
+    documents: Iterable[Document],
+    settings: IndexSettings,
+    *,
+    encoder: Encoder | None = None,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Manifest:
+    """Make an index of these documents in one commit, in place of whatever index was there.
+
+    `progress` is told how many documents have been added each time some have. Until the commit an older index stays as
+    it is, and an error or a kill leaves it so. Raises InputError when there is no document or an id comes twice, and
+    IndexStoreError while another process writes the same index.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / _LOCK, timeout=0)
+    try:
+        with lock:
+            before = read_manifest(path) if (path / MANIFEST).exists() else None
+            return _build(path, before, documents, settings, encoder, threads, progress)
+    except Timeout:
+        raise IndexStoreError(
+            "another process is writing this index",
+            where=str(path),
+            next_step="Wait for it, or stop it, and try again.",
+        ) from None
+
+
+def is_index(path: Path) -> bool:
+    """Is there an index at this path?"""
+    return (path / MANIFEST).exists()
+
+
+def _build(  # noqa: PLR0913
+    path: Path,
+    before: Manifest | None,
+    documents: Iterable[Document],
+    settings: IndexSettings,
+    encoder: Encoder | None,
+    threads: int,
+    progress: Callable[[int], None],
+) -> Manifest:
+    _remove_garbage(path, before)
+    first = before.next_segment if before else 1
+    batches = _batches(_distinct(documents))
+    records: list[SegmentRecord] = []
+    done = 0
+    chain = next(batches, None)
+    while chain is not None:
+        number = first + len(records)
+        writer = SegmentWriter(path / SEGMENTS / f"{number:08d}", analyzer(settings.analyzer), encoder)
+        truncated = getattr(encoder, "truncated", 0)
+        try:
+            while chain is not None and writer.count < _SEGMENT_DOCUMENTS and writer.text_bytes < _SEGMENT_CHARACTERS:
+                writer.add(chain)
+                done += len(chain)
+                progress(done)
+                chain = next(batches, None)
+            truncated = getattr(encoder, "truncated", 0) - truncated
+            records.append(writer.finish(settings, truncated=truncated, threads=threads))
+        finally:
+            writer.close()
+    if not records:
+        raise InputError("the source holds no document", expected="at least one", next_step="Check what was given.")
+    commit = (before.commit if before else 0) + 1
+    manifest = Manifest(commit, settings, tuple(records), first + len(records))
+    commit_manifest(path, manifest)
+    _remove_garbage(path, manifest)
+    return manifest
+
+
+def _distinct(documents: Iterable[Document]) -> Iterator[Document]:
+    seen: set[DocId] = set()
+    for document in documents:
+        if document.id in seen:
+            raise RepeatedId(document.id)
+        seen.add(document.id)
+        yield document
+
+
+class RepeatedId(InputError):
+    """Two documents of one source have the same id."""
+
+    def __init__(self, doc_id: DocId, places: Sequence[str] = ()) -> None:
+        self.doc_id = doc_id
+        super().__init__(
+            f"the id {doc_id!r} comes twice" + (f": {' and '.join(places)}" if places else ""),
+            expected="each document once",
+            next_step="Rename or remove one of them. Nothing was indexed.",
+        )
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Batches bounded in documents and in characters, so that a few huge texts do not come all at once."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text) + len(document.title)
+        if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _enforced_analyzer(path: Path, settings: IndexSettings) -> Analyzer:
+    found = analyzer(settings.analyzer)
+    if found.fingerprint != settings.analyzer_fingerprint:
+        raise IndexStoreError(
+            f"the index was built with analyzer {settings.analyzer!r} of fingerprint {settings.analyzer_fingerprint}",
+            where=str(path),
+            expected=f"{found.fingerprint}, which this Tiercel's has",
+            next_step="Queries would be cut into other terms than the documents were: build the index again.",
+        )
+    return found
+
+
+def _remove_garbage(path: Path, manifest: Manifest | None) -> None:
+    """Remove the segments that the manifest does not name: left by a killed build, or replaced."""
+    named = {record.id for record in manifest.segments} if manifest else set()
+    folder = path / SEGMENTS
+    for segment in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if segment.name not in named:
+            shutil.rmtree(segment, ignore_errors=True)

@@ -1,0 +1,53 @@
+"""Which texts share a run: batches of like length, bounded by tokens. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class PaddedBatch(NamedTuple):
+    """Token ids of one run, both arrays int64 of shape (texts, longest text).
+
+    Attributes:
+        input_ids: the ids, each row filled up with the padding id.
+        attention_mask: 1 where a token is, 0 where padding is.
+    """
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+
+
+def plan_batches(lengths: Sequence[int], *, max_batch_tokens: int) -> list[list[int]]:
+    """Positions into `lengths`, grouped so that texts of like length share a batch.
+
+    Each position appears once. A batch costs its number of texts times its longest text, padding included, and
+    stays within `max_batch_tokens`; a single text above that is a batch of its own. Longest first, so that memory
+    runs out at once or not at all; equal lengths keep their order. No lengths: no batches.
+    Raises ValueError when `max_batch_tokens` is not positive.
+    """
+    if max_batch_tokens < 1:
+        raise ValueError(f"max_batch_tokens is {max_batch_tokens}, expected at least 1")
+    batches: list[list[int]] = []
+    longest = 0
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        if batches and (len(batches[-1]) + 1) * longest <= max_batch_tokens:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+            longest = lengths[position]
+    return batches
+
+
+def pad_batch(ids: Sequence[NDArray[np.int64]], *, pad_id: int = 0) -> PaddedBatch:
+    """Stack arrays of shape (tokens,), at least one, into a PaddedBatch; rows keep their order."""
+    longest = max(row.size for row in ids)
+    input_ids = np.full((len(ids), longest), pad_id, dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for row, row_ids in enumerate(ids):
+        input_ids[row, : row_ids.size] = row_ids
+        attention_mask[row, : row_ids.size] = 1
+    return PaddedBatch(input_ids, attention_mask)

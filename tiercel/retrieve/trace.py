@@ -1,0 +1,78 @@
+"""What a pipeline did, stage by stage, and the seam through which its parts tell it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from tiercel.protocols import Retriever
+from tiercel.types import DocId, Query, Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrace:
+    """One query after one stage. `seconds` is what the stage took for the whole batch the query was part of."""
+
+    name: str
+    ranking: Ranking
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One query through every stage, in the order they ran; there is at least one stage."""
+
+    query: Query
+    stages: tuple[StageTrace, ...]
+
+    @property
+    def ranking(self) -> Ranking:
+        """The last stage's Ranking: what `retrieve` gives for the same query."""
+        return self.stages[-1].ranking
+
+
+@runtime_checkable
+class TracedRetriever(Retriever, Protocol):
+    """A Retriever of several stages that can show them."""
+
+    def trace(self, queries: Sequence[Query], *, keep: int) -> list[Trace]:
+        """One Trace per query, in input order, all with the same stages; the last Ranking is that of `retrieve`."""
+
+
+def trace_retriever(retriever: Retriever, queries: Sequence[Query], *, keep: int) -> list[Trace]:
+    """The retriever's own trace where it has one, else its Rankings as one stage, named as the Rankings are.
+
+    One Trace per query, in input order. Raises ValueError when the retriever returns another number of Rankings.
+    """
+    if isinstance(retriever, TracedRetriever):
+        return retriever.trace(queries, keep=keep)
+    rankings, seconds = timed_retrieve(retriever, queries, keep=keep)
+    return [Trace(ranking.query, (StageTrace(ranking.stage, ranking, seconds),)) for ranking in rankings]
+
+
+def timed_retrieve(retriever: Retriever, queries: Sequence[Query], *, keep: int) -> tuple[list[Ranking], float]:
+    """The retriever's Rankings and the seconds they took. Raises ValueError when their number is not the queries'."""
+    start = time.perf_counter()
+    rankings = retriever.retrieve(queries, keep=keep)
+    seconds = time.perf_counter() - start
+    if len(rankings) != len(queries):
+        raise ValueError(f"{type(retriever).__name__} returned {len(rankings)} rankings for {len(queries)} queries")
+    return rankings, seconds
+
+
+def carry_spans(ranking: Ranking, sources: Iterable[Ranking]) -> Ranking:
+    """The same Ranking with the matched passages that earlier stages found; the first source that has one decides.
+
+    Scores and order stay. Without it a fused or reranked hit would forget which passage of the document matched.
+    """
+    spans: dict[DocId, tuple[int, int]] = {}
+    for source in sources:
+        for hit in source.hits:
+            if hit.span is not None:
+                spans.setdefault(hit.doc_id, hit.span)
+    if not spans:
+        return ranking
+    hits = tuple([hit._replace(span=spans.get(hit.doc_id)) for hit in ranking.hits])
+    return Ranking(ranking.query, hits, ranking.stage)
