@@ -68,8 +68,8 @@ def _texts(path: Path | None, count: int) -> list[str]:
         print("texts: generated from the bundled sample sentences")
         return _generated_texts(count)
     print(f"texts: {chosen.name}")
-    opened = gzip.open(chosen, "rt", encoding="utf-8") if chosen.suffix == ".gz" else chosen.open(encoding="utf-8")
-    with opened as lines:
+    opener: Any = gzip.open if chosen.suffix == ".gz" else open
+    with opener(chosen, "rt", encoding="utf-8") as lines:
         return [_line_text(line) for line, _ in zip(lines, range(count), strict=False)]
 
 

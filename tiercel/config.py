@@ -6,8 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from tiercel.errors import UsageError
+
+Precision: TypeAlias = Literal["int8", "fp32"]
+"""Number format of a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)

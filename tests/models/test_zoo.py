@@ -3,7 +3,9 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +53,55 @@ def test_an_unreachable_hub_says_so_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     assert time.monotonic() - started < 4
 
 
+class _NoSuchModel(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.mark.usefixtures("empty_hub_cache")
+def test_a_hub_that_has_no_such_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with HTTPServer(("127.0.0.1", 0), _NoSuchModel) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(ModelError, match=rf"the hub has no public model tests/missing \(HTTP 404\).*{_OTHER_WAYS}"):
+            zoo.find_source("tests/missing", offline=False)
+        answering.join()
+
+
+def test_an_interrupted_download_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--tests--partial" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "modules.json").write_text("[]")
+    refs = tmp_path / "models--tests--partial" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    with pytest.raises(ModelError, match="tests/partial is not on this machine"):
+        zoo.find_source("tests/partial", offline=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert zoo.find_source("tests/partial", offline=True).folder == snapshot
+
+
+def test_a_cache_that_cannot_be_made(bert_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("in the way")
+    with pytest.raises(ModelError, match=r"the cache cannot be made .* Set TIERCEL_CACHE_DIR"):
+        zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, offline=True)
+
+
 @pytest.mark.usefixtures("empty_hub_cache")
 def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "_HUB_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(zoo, "_ask_hub", lambda name: time.sleep(0.5))
+    monkeypatch.setattr(zoo, "_ask_hub", lambda name: time.sleep(0.3))
     with pytest.raises(ModelError, match=r"no answer in 0\.05 s"):
         zoo.find_source("tests/no-such-model", offline=False)
 

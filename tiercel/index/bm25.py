@@ -23,6 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tiercel.errors import UsageError
+from tiercel.index.order import IdOrder
 from tiercel.index.postings import Postings
 
 VARIANTS = ("lucene", "robertson", "atire", "bm25l", "bm25+", "rank-bm25-okapi", "rank-bm25-l")
@@ -161,18 +162,6 @@ _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _BIT_INDEX = np.zeros(64, dtype=np.uint8)
 for _bit in range(64):
     _BIT_INDEX[(int(_DE_BRUIJN) << _bit & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
-
-
-class IdOrder(NamedTuple):
-    """The documents of a segment by id: what breaks ties.
-
-    Attributes:
-        ordinals: shape (documents,), int32, ordinals in ascending order of document id.
-        ranks: shape (documents,), int32, the inverse: place of each ordinal in that order.
-    """
-
-    ordinals: NDArray[np.int32]
-    ranks: NDArray[np.int32]
 
 
 class QueryBatch(NamedTuple):

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tiercel.index.bm25 import IdOrder
 from tiercel.index.files import damaged, map_array, write_array
+from tiercel.index.order import IdOrder
 from tiercel.types import DocId, Document
 
 DOCUMENTS = "documents.arrow"

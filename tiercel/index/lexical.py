@@ -1,50 +1,23 @@
-"""The BM25 leg: postings on disk, and the search over all segments of an index."""
+"""The BM25 leg: how are the words of queries found in all segments of an index?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.index.analysis import Analyzer
 from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_weights, top_k
-from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.postings import Postings, find_terms
+from tiercel.index.segment import Segment
 from tiercel.index.tokens import TokenTable
 from tiercel.types import DocId, Query, Ranking
 
-if TYPE_CHECKING:
-    from tiercel.index.segment import Segment
-
 STAGE = "bm25"
 _QUERIES_PER_TASK = 64
-
-
-def write_postings(folder: Path, postings: Postings) -> None:
-    """Write each array to a file of its name."""
-    folder.mkdir()
-    for name, array in postings._asdict().items():
-        write_array(folder / f"{name}.npy", array)
-
-
-def map_postings(folder: Path, documents: int) -> Postings:
-    """Map the postings of a segment of so many documents. Raises IndexStoreError if a file is damaged."""
-    postings = Postings(*(map_array(folder / f"{name}.npy") for name in Postings._fields))
-    terms = postings.starts.size - 1
-    sizes_fit = (
-        postings.lengths.size == documents
-        and postings.term_starts.size == terms + 1
-        and postings.max_frequencies.size == postings.min_lengths.size == terms
-        and postings.documents.size == postings.frequencies.size == postings.starts[-1]
-        and postings.term_bytes.size == postings.term_starts[-1]
-    )
-    if not sizes_fit:
-        raise damaged(folder, "the sizes of its arrays do not fit together")
-    return postings
 
 
 class AnalyzedQueries(NamedTuple):

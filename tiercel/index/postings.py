@@ -7,6 +7,7 @@ Texts come in batches; what is kept of a batch is one (term, frequency) pair per
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tiercel.index.analysis import Analyzer
+from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.tokens import TokenTable
 
 
@@ -116,6 +118,29 @@ class PostingsBuilder:
 
 def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+def write_postings(folder: Path, postings: Postings) -> None:
+    """Write each array to a file of its name."""
+    folder.mkdir()
+    for name, array in postings._asdict().items():
+        write_array(folder / f"{name}.npy", array)
+
+
+def map_postings(folder: Path, documents: int) -> Postings:
+    """Map the postings of a segment of so many documents. Raises IndexStoreError if a file is damaged."""
+    postings = Postings(*(map_array(folder / f"{name}.npy") for name in Postings._fields))
+    terms = postings.starts.size - 1
+    sizes_fit = (
+        postings.lengths.size == documents
+        and postings.term_starts.size == terms + 1
+        and postings.max_frequencies.size == postings.min_lengths.size == terms
+        and postings.documents.size == postings.frequencies.size == postings.starts[-1]
+        and postings.term_bytes.size == postings.term_starts[-1]
+    )
+    if not sizes_fit:
+        raise damaged(folder, "the sizes of its arrays do not fit together")
+    return postings
 
 
 @njit(cache=True, nogil=True)

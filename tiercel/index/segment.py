@@ -11,14 +11,13 @@ from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import Analyzer
 from tiercel.index.documents import DocumentWriter, StoredDocuments
 from tiercel.index.files import damaged, digest, make_durable
-from tiercel.index.lexical import map_postings, write_postings
 from tiercel.index.manifest import FileRecord, IndexSettings, SegmentRecord
-from tiercel.index.postings import Postings, PostingsBuilder
+from tiercel.index.postings import Postings, PostingsBuilder, map_postings, write_postings
+from tiercel.protocols import Encoder
 from tiercel.types import Document
 
 if TYPE_CHECKING:
-    from tiercel.index.dense import DenseVectors, DenseWriter
-    from tiercel.protocols import Encoder
+    from tiercel.index.vectors import Vectors, VectorWriter
 
 SEGMENTS = "segments"
 LEXICAL = "lexical"
@@ -48,9 +47,9 @@ class Segment:
         return map_postings(self.folder / LEXICAL, self.record.documents)
 
     @cached_property
-    def vectors(self) -> DenseVectors:
+    def vectors(self) -> Vectors:
         """What the dense leg reads. Raises IndexStoreError in an index without vectors."""
-        from tiercel.index.dense import open_vectors
+        from tiercel.index.vectors import open_vectors
 
         encoder = self._settings.encoder
         if encoder is None:
@@ -90,11 +89,11 @@ class SegmentWriter:
         folder.mkdir(parents=True)
         self._documents = DocumentWriter(folder)
         self._postings = PostingsBuilder(analyzer)
-        self._dense: DenseWriter | None = None
+        self._dense: VectorWriter | None = None
         if encoder is not None:
-            from tiercel.index.dense import DenseWriter
+            from tiercel.index.vectors import VectorWriter
 
-            self._dense = DenseWriter(folder / DENSE, encoder.dimension)
+            self._dense = VectorWriter(folder / DENSE, encoder.dimension)
 
     def add(self, documents: Sequence[Document]) -> None:
         """Append a batch, in order."""

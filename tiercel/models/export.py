@@ -56,6 +56,8 @@ _FUSABLE = frozenset({"bert", "camembert", "distilbert", "electra", "mpnet", "ro
 
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
+_USE_ANOTHER = "Use another encoder, such as all-MiniLM-L6-v2"
+
 _Progress = Callable[[str], None]
 
 
@@ -189,7 +191,12 @@ def _check_source(folder: Path) -> None:
         ) from error
     for kind, place in modules:
         if not kind.startswith("sentence_transformers."):
-            raise ModelError(f"it needs code of its own ({kind})", expected="modules of sentence-transformers only")
+            raise ModelError(
+                f"it needs code of its own ({kind})",
+                expected="modules of sentence-transformers only",
+                next_step=_USE_ANOTHER,
+                where=str(folder),
+            )
         if list(place.glob("*.bin")) and not list(place.glob("*.safetensors")):
             raise ModelError(
                 "its weights are pickled (.bin)",
@@ -204,7 +211,12 @@ def _partial_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that becomes it in one rename when the block ends well, and is removed otherwise."""
     folder = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot be made ({error.strerror})", next_step="Choose a place that can be written to", where=str(folder)
+        ) from error
     try:
         yield folder
         folder.rename(target)
@@ -254,10 +266,16 @@ def _load(folder: Path) -> Any:
         raise ModelError(
             f"sentence-transformers cannot load it ({error})",
             expected="a sentence-transformers bi-encoder with safetensors weights",
+            next_step=_USE_ANOTHER,
             where=str(folder),
         ) from error
     if any(getattr(module, "include_prompt", True) is False for module in model):
-        raise ModelError("its pooling leaves the prompt out", expected="pooling over all tokens", where=str(folder))
+        raise ModelError(
+            "its pooling leaves the prompt out",
+            expected="pooling over all tokens",
+            next_step=_USE_ANOTHER,
+            where=str(folder),
+        )
     return model.eval()
 
 
@@ -282,7 +300,9 @@ def _prompts(model: Any) -> Prompts:
 def _write_tokenizer(model: Any, folder: Path) -> None:
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ModelError("its tokenizer has no fast form", expected="one that can be saved as tokenizer.json")
+        raise ModelError(
+            "its tokenizer has no fast form", expected="one that can be saved as tokenizer.json", next_step=_USE_ANOTHER
+        )
     backend.no_padding()
     backend.no_truncation()
     (folder / TOKENIZER_FILE).write_text(backend.to_str(), encoding="utf-8")
@@ -348,6 +368,7 @@ def _trace_with_dynamo(module: Any, arguments: tuple[Any, ...], path: Path, comm
         raise ModelError(
             f"torch cannot write it as ONNX ({str(error).strip().partition(chr(10))[0]})",
             expected="an architecture that torch.onnx.export supports",
+            next_step=_USE_ANOTHER,
         ) from error
     return "dynamo"
 
@@ -409,7 +430,7 @@ def _check_parity(parity: Parity, *, where: str) -> None:
         raise ModelError(
             f"the ONNX graph differs from torch by {parity.worst:.2g} (cosine, {parity.texts} texts)",
             expected=f"at most {PARITY_LIMIT:g}",
-            next_step="This architecture is not supported: use another encoder",
+            next_step=_USE_ANOTHER,
             where=where,
         )
 

@@ -236,7 +236,14 @@ def _export_locked(
 
     from tiercel.models.export import export_encoder, partial_folders
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"the cache cannot be made ({error.strerror})",
+            next_step="Set TIERCEL_CACHE_DIR to a folder that can be written to",
+            where=str(target.parent),
+        ) from error
     with FileLock(f"{target}.lock"):
         if is_exported(target):  # another process was faster
             return

@@ -1,0 +1,214 @@
+"""The composition root: names and settings in, wired objects out. The one module that knows every concrete class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiercel.config import Precision, Settings
+from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
+from tiercel.data.records import USUAL_NAMES, FieldNames
+from tiercel.errors import IndexStoreError, ModelError
+from tiercel.retrieve.spec import PipelineSpec, check_names, parse
+
+if TYPE_CHECKING:
+    from tiercel.index.bm25 import BM25
+    from tiercel.index.manifest import EncoderRecord, Manifest
+    from tiercel.index.store import Index
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.protocols import Retriever
+    from tiercel.retrieve.cascade import Cascade
+
+RECALL_LEGS = ("bm25", "dense")
+NO_ENCODER = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How documents are read and indexed.
+
+    Attributes:
+        fields: names of the id, text and title fields, where they are not the usual ones.
+        format: form of the sources, where their names do not tell.
+        analyzer: see `tiercel.index.analysis.analyzer`.
+        encoder: a model's name or folder, "" for the default one, "none" for BM25 only.
+        precision: of the encoder; None for int8, or what an exported folder has.
+        ann: "auto", "flat", "hnsw" or a FAISS factory string.
+        replace: build an existing index anew; it answers until the new one is complete.
+    """
+
+    fields: FieldNames = USUAL_NAMES
+    format: CorpusFormat | None = None
+    analyzer: str = "english"
+    encoder: str = ""
+    precision: Precision | None = None
+    ann: str = "auto"
+    replace: bool = False
+
+
+def make_index(
+    path: Path,
+    sources: Sequence[str | Path],
+    options: IndexOptions,
+    *,
+    settings: Settings,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int], None] = lambda documents: None,
+) -> Manifest:
+    """Index the sources. `say` is told in a line what takes time, `progress` how many documents are in."""
+    from tiercel.index.analysis import analyzer
+    from tiercel.index.manifest import IndexSettings
+    from tiercel.index.store import RepeatedId, build_index, is_index
+
+    if path.exists() and not path.is_dir():
+        raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index to replace")
+    if is_index(path) and not options.replace:
+        raise IndexStoreError(
+            "there is an index already",
+            where=str(path),
+            next_step="Add --replace to build it anew, or name another path.",
+        )
+    found = analyzer(options.analyzer)
+    documents = read_documents(sources, fields=options.fields, format=options.format)
+    encoder = None if options.encoder == NO_ENCODER else _document_encoder(options, settings=settings, say=say)
+    record = None if encoder is None else _record(encoder, options)
+    try:
+        return build_index(
+            path,
+            documents,
+            IndexSettings(found.name, found.fingerprint, record, options.ann),
+            encoder=encoder,
+            threads=settings.threads,
+            progress=progress,
+        )
+    except RepeatedId as error:
+        places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
+        raise RepeatedId(error.doc_id, places) from None
+
+
+def open_index(path: Path) -> Index:
+    """Open the last commit of an index. Raises IndexStoreError where there is none or it cannot be used."""
+    from tiercel.index.store import Index
+
+    return Index(path)
+
+
+def default_pipeline(index: Index) -> PipelineSpec:
+    """Every leg that the index has."""
+    return parse("bm25+dense" if index.manifest.settings.encoder else "bm25")
+
+
+def make_pipeline(index: Index, spec: PipelineSpec, *, settings: Settings, parameters: BM25 | None = None) -> Cascade:
+    """Wire the stages of a pipeline to an index, loading the models they need.
+
+    Raises UsageError for a stage that is not known, IndexStoreError for a leg that the index lacks or whose encoder is
+    not the one that made the vectors.
+    """
+    from tiercel.retrieve.cascade import Cascade
+    from tiercel.retrieve.fusion import Fusion, FusionLeg
+
+    check_names(spec, recall=RECALL_LEGS, rerank=())
+    legs = [
+        FusionLeg(leg.name, _leg(index, leg.name, leg.model, settings=settings, parameters=parameters), leg.weight)
+        for leg in spec.recall.legs
+    ]
+    recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
+    return Cascade(recall, (), index, recall_keep=spec.recall.keep)
+
+
+def why_empty(index: Index, text: str) -> str:
+    """In words, why a query finds nothing by its terms."""
+    from tiercel.index.lexical import analyze_queries
+
+    if not text.strip():
+        return "the query is empty"
+    if not analyze_queries(index.analyzer, [text]).terms:
+        return f"the query holds nothing but stop words or punctuation (analyzer {index.analyzer.name})"
+    return "no document holds a term of the query"
+
+
+def export_model(
+    name: str, *, settings: Settings, precision: Precision | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Export a bi-encoder into the user's cache, unless it is there; returns its folder."""
+    from tiercel.models.zoo import prepare_encoder
+
+    return prepare_encoder(
+        name, cache_dir=settings.cache_dir, precision=precision, offline=settings.offline, progress=say
+    )
+
+
+def _leg(index: Index, name: str, model: str, *, settings: Settings, parameters: BM25 | None) -> Retriever:
+    if name == "bm25":
+        from tiercel.index.lexical import LexicalRetriever
+
+        return LexicalRetriever(index.segments, index.analyzer, parameters=parameters, threads=settings.threads)
+    from tiercel.index.dense import DenseRetriever
+
+    return DenseRetriever(index.segments, _query_encoder(index, model, settings=settings), threads=settings.threads)
+
+
+def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncoder:
+    """The encoder that made the index's vectors, or a refusal."""
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.models.zoo import find_exported
+
+    record = index.manifest.settings.encoder
+    if record is None:
+        raise IndexStoreError(
+            "the index has no vectors",
+            where=str(index.path),
+            expected="an index built with an encoder for the stage 'dense'",
+            next_step="Use --pipeline bm25, or build the index again without --encoder none.",
+        )
+    folder = None if model else find_exported(record.fingerprint, cache_dir=settings.cache_dir)
+    if folder is None:
+        folder = export_model(model or record.name, settings=settings, precision=_precision(record.precision))
+    encoder = OnnxEncoder(folder, threads=settings.threads)
+    if encoder.fingerprint != record.fingerprint:
+        raise IndexStoreError(
+            f"encoder {model or record.name!r} has the fingerprint {encoder.fingerprint}",
+            where=str(index.path),
+            expected=f"{record.fingerprint}, of the encoder that made its vectors ({record.name}, {record.precision})",
+            next_step="Vectors of two encoders cannot be compared: build the index again, or name the first encoder.",
+        )
+    return encoder
+
+
+def _document_encoder(options: IndexOptions, *, settings: Settings, say: Callable[[str], None]) -> OnnxEncoder:
+    from tiercel.index.vectors import check_ann
+    from tiercel.models.encoder import OnnxEncoder
+
+    name = options.encoder or _default_encoder()
+    folder = export_model(name, settings=settings, precision=options.precision, say=say)
+    encoder = OnnxEncoder(folder, threads=settings.threads)
+    check_ann(options.ann, encoder.dimension)
+    return encoder
+
+
+def _record(encoder: OnnxEncoder, options: IndexOptions) -> EncoderRecord:
+    from tiercel.index.manifest import EncoderRecord
+
+    name = options.encoder or _default_encoder()
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())
+    description = encoder.description
+    return EncoderRecord(
+        name, description.precision, description.fingerprint, description.dimension, description.max_tokens
+    )
+
+
+def _default_encoder() -> str:
+    from tiercel.models.zoo import DEFAULT_ENCODER
+
+    return DEFAULT_ENCODER
+
+
+def _precision(name: str) -> Precision:
+    if name == "int8":
+        return "int8"
+    if name == "fp32":
+        return "fp32"
+    raise ModelError(f"the index names the precision {name!r}", expected="fp32 or int8")

@@ -1,0 +1,306 @@
+"""The command line: arguments in, exit code out. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiercel.config import Precision, Settings
+from tiercel.data.corpus import CorpusFormat
+from tiercel.data.records import FieldNames
+from tiercel.data.runs import RunFormat
+from tiercel.errors import IndexStoreError, InputError, TiercelError, UsageError
+from tiercel.types import Query, QueryId
+
+app = typer.Typer(
+    name="tiercel",
+    help="Index text and answer queries through a cascade of stages: BM25 and dense recall, fusion, rerankers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "TIERCEL", "help_option_names": ["-h", "--help"]},
+)
+
+
+IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+IdField = Annotated[str | None, typer.Option(help="Field of the id, if not _id, id, docid or doc_id.")]
+TextField = Annotated[str | None, typer.Option(help="Field of the text, if not text, contents or body.")]
+TitleField = Annotated[str | None, typer.Option(help="Field of the title, if not title.")]
+Pipeline = Annotated[
+    str, typer.Option("--pipeline", "-p", help="Stages, as in bm25+dense@100. Default: every leg the index has.")
+]
+K1 = Annotated[float, typer.Option(help="BM25 k1.")]
+B = Annotated[float, typer.Option(help="BM25 b.")]
+Variant = Annotated[
+    str, typer.Option(help="BM25 variant: lucene, robertson, atire, bm25l, bm25+, rank-bm25-okapi, rank-bm25-l.")
+]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
+]
+
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
+
+
+@app.command()
+def index(
+    index: IndexPath,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, or - for stdin.", metavar="SOURCE..."
+        ),
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(help="Model name or folder; 'none' for BM25 only. Default: all-MiniLM-L6-v2.", show_default=False),
+    ] = "",
+    precision: Annotated[Precision | None, typer.Option(help="Of the encoder. Default: int8.")] = None,
+    analyzer: Annotated[str, typer.Option(help="english, none, cjk, or a language that Snowball stems.")] = "english",
+    ann: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
+    format: Annotated[
+        CorpusFormat | None, typer.Option(help="Form of the sources, if their names do not tell.")
+    ] = None,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    title_field: TitleField = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Build an existing index anew.")] = False,
+) -> None:
+    """Index documents."""
+    from tiercel.app import IndexOptions, make_index
+    from tiercel.screen import counting, say
+
+    options = IndexOptions(
+        fields=FieldNames(id=id_field, text=text_field, title=title_field),
+        format=format,
+        analyzer=analyzer,
+        encoder=encoder,
+        precision=precision,
+        ann=ann,
+        replace=replace,
+    )
+    with counting("indexing", "documents") as progress:
+        manifest = make_index(index, sources, options, settings=Settings.from_environment(), say=say, progress=progress)
+    say(f"{index}: {manifest.documents} documents. Ask with: tiercel search {index} 'your question'")
+
+
+@app.command()
+def search(
+    index: IndexPath,
+    query: Annotated[str | None, typer.Argument(help="The query. Or give --queries.")] = None,
+    queries: Annotated[str | None, typer.Option(help="File of queries: JSONL, TSV, CSV or text; - for stdin.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Hits per query. Default: 10, with --run 1000.")] = None,
+    pipeline: Pipeline = "",
+    as_json: AsJson = False,
+    run: Annotated[str | None, typer.Option(help="Write a run file; - for stdout.", metavar="FILE")] = None,
+    format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,
+    tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
+    k1: K1 = 0.9,
+    b: B = 0.4,
+    variant: Variant = "lucene",
+) -> None:
+    """Answer one query, or a file of queries."""
+    from tiercel.app import default_pipeline, make_pipeline, open_index
+    from tiercel.index.bm25 import BM25
+    from tiercel.retrieve.spec import parse
+    from tiercel.screen import counted, print_rankings, print_rankings_json
+
+    asked = _queries(query, queries)
+    opened = open_index(index)
+    spec = parse(pipeline) if pipeline else default_pipeline(opened)
+    cascade = make_pipeline(
+        opened, spec, settings=Settings.from_environment(), parameters=BM25(k1=k1, b=b, variant=variant)
+    )
+    keep = k or (1000 if run else 10)
+    batches = (asked[i : i + 64] for i in range(0, len(asked), 64))
+    rankings = (
+        ranking
+        for batch in counted(batches, len(asked), "searching", "queries")
+        for ranking in cascade.retrieve(batch, keep=keep)
+    )
+    if run is not None:
+        from tiercel.data.runs import write_run
+
+        write_run(rankings, run, format=format or ("trec" if run == "-" else None), tag=tag)
+    elif as_json:
+        print_rankings_json(rankings, opened)
+    else:
+        print_rankings(rankings, opened, several=query is None)
+
+
+@app.command("eval")
+def evaluate(
+    qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
+    index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="[INDEX]")] = None,
+    queries: Annotated[str | None, typer.Option(help="File of queries; - for stdin.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
+    pipelines: Annotated[
+        list[str] | None, typer.Option("--pipeline", "-p", help="Stages; repeat to evaluate several.")
+    ] = None,
+    runs: Annotated[list[str] | None, typer.Option("--run", help="Evaluate ready run files instead.")] = None,
+    format: Annotated[RunFormat | None, typer.Option(help="Form of the runs, if they do not tell.")] = None,
+    measures: Measures = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
+    ] = None,
+    as_json: AsJson = False,
+    k1: K1 = 0.9,
+    b: B = 0.4,
+    variant: Variant = "lucene",
+) -> None:
+    """Measure every stage of a pipeline, or ready run files, against judgments."""
+    from tiercel.data.qrels import read_qrels
+    from tiercel.evaluation.measures import parse_measures
+
+    wanted = parse_measures(measures or DEFAULT_MEASURES)
+    if bool(runs) == (index is not None):
+        raise UsageError(
+            "neither an index nor a run was given" if not runs else "an index and a run were given",
+            expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
+        )
+    judgments = read_qrels(qrels, split=split)
+    if index is None:
+        from tiercel.data.runs import read_run
+        from tiercel.evaluation.measures import evaluate as measure
+        from tiercel.screen import print_run_results
+
+        rankings = {name: read_run(name, format=format) for name in runs or ()}
+        print_run_results(
+            {name: measure(run, judgments, wanted) for name, run in rankings.items()}, rankings, as_json=as_json
+        )
+        return
+    if queries is None:
+        raise UsageError("no queries were given", expected="--queries FILE")
+    from tiercel.app import default_pipeline, make_pipeline, open_index
+    from tiercel.data.queries import read_queries
+    from tiercel.evaluation.report import evaluate_pipeline
+    from tiercel.index.bm25 import BM25
+    from tiercel.retrieve.spec import parse
+    from tiercel.screen import print_pipeline_reports, say
+
+    opened = open_index(index)
+    asked = read_queries(queries)
+    keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
+    specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
+    reports = {}
+    for spec in specs:
+        cascade = make_pipeline(
+            opened, spec, settings=Settings.from_environment(), parameters=BM25(k1=k1, b=b, variant=variant)
+        )
+        say(f"evaluating {spec}")
+        reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
+    print_pipeline_reports(reports, as_json=as_json)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model name, sentence-transformers folder, or hub name.")],
+    precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "int8",
+) -> None:
+    """Turn a bi-encoder into ONNX, prove that it gives the same vectors, and keep it in the cache."""
+    from tiercel.app import export_model
+    from tiercel.screen import print_model, say
+
+    print_model(export_model(model, settings=Settings.from_environment(), precision=precision, say=say))
+
+
+@app.command()
+def info(index: IndexPath, as_json: AsJson = False) -> None:
+    """Show what an index holds."""
+    from tiercel.app import open_index
+    from tiercel.screen import print_info
+
+    print_info(open_index(index), as_json=as_json)
+
+
+@app.command()
+def verify(index: IndexPath) -> None:
+    """Read every byte of an index and compare it with what was written."""
+    from tiercel.app import open_index
+
+    opened = open_index(index)
+    opened.verify()
+    typer.echo(f"{index}: {len(opened)} documents, {opened.size_bytes()} bytes, every file as it was written")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine: packages, providers, models, cache."""
+    from tiercel.doctor import examine
+    from tiercel.screen import print_checks
+
+    checks = examine(Settings.from_environment())
+    print_checks(checks, as_json=as_json)
+    if any(check.status == "fails" for check in checks):
+        raise typer.Exit(5)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="BEIR folder. Default: the SciFact abstracts that come along.")
+    ] = None,
+    index: Annotated[Path, typer.Option(help="Where to make the index.")] = Path(".demo/scifact.tiercel"),
+) -> None:
+    """Index the SciFact abstracts, answer three questions, and evaluate on the 300 test queries."""
+    from tiercel.demo import run_demo
+
+    run_demo(data, index, settings=Settings.from_environment())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tiercel import __version__
+
+        typer.echo(f"tiercel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _queries(query: str | None, queries: str | None) -> list[Query]:
+    from tiercel.data.queries import read_queries
+
+    if (query is None) == (queries is None):
+        raise UsageError(
+            "no query was given" if query is None else "a query and --queries were given",
+            expected="one of them: tiercel search INDEX QUERY, or tiercel search INDEX --queries FILE",
+        )
+    if query is not None:
+        return [Query(QueryId("1"), query)]
+    found = read_queries(queries or "-")
+    if not found:
+        raise InputError("there is no query in it", where=queries or "-", expected="at least one")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code; the entry point of the shell command."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except TiercelError as error:
+        typer.echo(f"tiercel: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader, as in `| head`, has seen enough
+            sys.stderr.close()
+            sys.exit(0)
+        refused = IndexStoreError(f"the system refused: {error}", next_step="Check the disk's space and permissions.")
+        typer.echo(f"tiercel: {refused}", err=True)
+        sys.exit(refused.exit_code)
+
+
+if __name__ == "__main__":
+    main()

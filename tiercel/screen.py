@@ -1,0 +1,303 @@
+"""What does a person, or the next program in a pipe, see? Tables, JSON lines and progress.
+
+Results go to stdout: a table on a terminal, tab-separated lines elsewhere, JSON when asked. Progress goes to stderr
+and is shown on a terminal only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tiercel.doctor import Check
+    from tiercel.evaluation.measures import EvaluationResult
+    from tiercel.evaluation.report import PipelineReport
+    from tiercel.index.store import Index
+    from tiercel.types import Ranking
+
+_T = TypeVar("_T")
+_SNIPPET = 160
+
+
+def say(line: str) -> None:
+    """Tell what is going on, on stderr."""
+    typer.echo(f"tiercel: {line}", err=True)
+
+
+@contextlib.contextmanager
+def counting(what: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A progress line on stderr, if that is a terminal; the function given is told how many are done."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> Iterator[list[_T]]:
+    """The batches again, with a progress line while they are used."""
+    with counting(what, unit, total) as progress:
+        done = 0
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            progress(done)
+
+
+def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) -> None:
+    """One table per query on a terminal; else lines of query id (if several), rank, score, id, title."""
+    for ranking in rankings:
+        if not ranking.hits:
+            _say_empty(ranking, index)
+            continue
+        documents = index.get(ranking.doc_ids)
+        if not sys.stdout.isatty():
+            for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
+                cells = [str(rank), f"{hit.score:.6f}", hit.doc_id, _line(document.title or document.text)]
+                typer.echo("\t".join([ranking.query.id, *cells] if several else cells))
+            continue
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=_line(ranking.query.text), title_justify="left", box=None, pad_edge=False, show_lines=True)
+        table.add_column("", justify="right", style="dim")
+        table.add_column("score", justify="right")
+        table.add_column("id", no_wrap=True, style="cyan")
+        table.add_column("document")
+        for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
+            body = Text(_line(document.title), style="bold")
+            body.append(("\n" if document.title else "") + _line(document.text), style="not bold")
+            table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.doc_id), body)
+        _stdout().print(table)
+
+
+def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
+    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text)."""
+    for ranking in rankings:
+        if not ranking.hits:
+            _say_empty(ranking, index)
+        documents = index.get(ranking.doc_ids)
+        hits = [
+            {
+                "rank": rank,
+                "doc_id": hit.doc_id,
+                "score": hit.score,
+                "title": document.title,
+                "text": document.text,
+                **({"metadata": dict(document.metadata)} if document.metadata else {}),
+            }
+            for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1)
+        ]
+        _print_json(
+            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
+            indent=False,
+        )
+
+
+def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bool) -> None:
+    """Every stage of every pipeline with its measures, and the latency of the whole."""
+    if as_json:
+        _print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
+        return
+    for name, report in reports.items():
+        measures = [str(measure) for measure in report.rows[-1].result.measures]
+        rows = [
+            [row.stage, *(f"{row.result.means[measure]:.4f}" for measure in measures), f"{row.hits_per_query:.1f}"]
+            for row in report.rows
+        ]
+        _print_table(["stage", *measures, "hits"], rows, title=name)
+        last = report.rows[-1].result
+        notes = [f"{last.queries} judged queries, depth {report.keep}, computed by {last.evaluator}"]
+        if report.latency is not None:
+            latency = report.latency
+            notes.append(
+                f"latency of one query: p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms, "
+                f"p99 {latency.p99_ms:.1f} ms ({latency.count} queries, one at a time)"
+            )
+        if last.missing_queries:
+            notes.append(f"{last.missing_queries} judged queries are not among the queries and count 0")
+        if report.unjudged_queries:
+            notes.append(f"{report.unjudged_queries} queries have no judgments and were left out")
+        _print_notes(notes)
+
+
+def print_run_results(
+    results: Mapping[str, EvaluationResult], rankings: Mapping[str, Sequence[Ranking]], *, as_json: bool
+) -> None:
+    """The measures of ready runs, one line each."""
+    from tiercel.data.runs import tied_queries
+
+    if as_json:
+        runs = {
+            name: {
+                "measures": dict(result.means),
+                "queries": result.queries,
+                "missing_queries": result.missing_queries,
+                "unjudged_queries": result.unjudged_queries,
+                "tied_queries": tied_queries(rankings[name]),
+                "evaluator": result.evaluator,
+            }
+            for name, result in results.items()
+        }
+        _print_json({"runs": runs})
+        return
+    measures = [str(measure) for measure in next(iter(results.values())).measures]
+    rows = [[name, *(f"{result.means[measure]:.4f}" for measure in measures)] for name, result in results.items()]
+    _print_table(["run", *measures], rows)
+    notes = []
+    for name, result in results.items():
+        notes.append(f"{name}: {result.queries} judged queries, computed by {result.evaluator}")
+        if result.missing_queries:
+            notes.append(f"{name}: {result.missing_queries} judged queries are not in the run and count 0")
+        if result.unjudged_queries:
+            notes.append(f"{name}: {result.unjudged_queries} queries of the run have no judgments and were left out")
+        if tied := tied_queries(rankings[name]):
+            notes.append(f"{name}: {tied} queries have tied scores; ties are broken by document id, ascending")
+    _print_notes(notes)
+
+
+def print_info(index: Index, *, as_json: bool) -> None:
+    """What an index holds: documents, segments, sizes, settings."""
+    manifest = index.manifest
+    facts: dict[str, Any] = {
+        "path": str(index.path),
+        "documents": manifest.documents,
+        "bytes": index.size_bytes(),
+        "commit": manifest.commit,
+        "settings": asdict(manifest.settings),
+        "segments": [
+            {
+                "id": record.id,
+                "documents": record.documents,
+                "tokens": record.tokens,
+                "truncated": record.truncated,
+                "ann": record.ann,
+                "ann_recall": record.ann_recall,
+                "bytes": _bytes_by_part(record.files),
+            }
+            for record in manifest.segments
+        ],
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    settings = manifest.settings
+    rows = [
+        ["index", str(index.path)],
+        ["documents", f"{manifest.documents:,}"],
+        ["size", f"{index.size_bytes() / 1e6:,.1f} MB"],
+        ["commit", str(manifest.commit)],
+        ["analyzer", f"{settings.analyzer} ({settings.analyzer_fingerprint})"],
+    ]
+    if settings.encoder:
+        encoder = settings.encoder
+        details = f"{encoder.precision}, {encoder.dimension} dimensions, {encoder.max_tokens} tokens"
+        rows.append(["encoder", f"{encoder.name} ({details}, {encoder.fingerprint[:16]})"])
+    else:
+        rows.append(["encoder", "none: BM25 only"])
+    for record in manifest.segments:
+        parts = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in _bytes_by_part(record.files).items())
+        ann = f", ann {record.ann}" if record.ann else ""
+        if record.ann_recall is not None:
+            ann += f" (recall@10 {record.ann_recall:.3f} against exact search)"
+        cut = f", {record.truncated:,} cut by the encoder" if record.truncated else ""
+        rows.append([f"segment {record.id}", f"{record.documents:,} documents{cut}{ann}; {parts}"])
+    _print_table(["", ""], rows, header=False)
+
+
+def print_model(folder: Path) -> None:
+    """What an exported model is, and how near it is to its source."""
+    from tiercel.models.description import read_description
+
+    description = read_description(folder)
+    parity = description.parity
+    rows = [
+        ["model", f"{description.name} ({description.source})"],
+        ["folder", str(folder)],
+        ["precision", description.precision],
+        ["dimension", str(description.dimension)],
+        ["max tokens", str(description.max_tokens)],
+        ["graph", description.graph],
+        ["licence", description.licence or "not stated"],
+        *([key.replace("_", " "), f"{value:.6g}"] for key, value in asdict(parity).items()),
+        ["fingerprint", description.fingerprint],
+    ]
+    _print_table(["", ""], rows, header=False)
+
+
+def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
+    """What `doctor` found."""
+    if as_json:
+        _print_json({"checks": [asdict(check) for check in checks]})
+        return
+    _print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
+
+
+def _say_empty(ranking: Ranking, index: Index) -> None:
+    from tiercel.app import why_empty
+
+    say(f"no result for {ranking.query.text!r}: {why_empty(index, ranking.query.text)}")
+
+
+def _line(text: str) -> str:
+    flat = " ".join(text[: 4 * _SNIPPET].split())
+    return flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…"
+
+
+def _bytes_by_part(files: Mapping[str, Any]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, file in files.items():
+        part = name.split("/")[0] if "/" in name else "documents"
+        sizes[part] = sizes.get(part, 0) + file.size_bytes
+    return sizes
+
+
+def _print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", header: bool = True
+) -> None:
+    if not sys.stdout.isatty():
+        if title:
+            typer.echo(f"# {title}")
+        for row in [columns, *rows] if header else rows:
+            typer.echo("\t".join(row))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, show_header=header)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if header and number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _stdout().print(table)
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        say(note)
+
+
+def _print_json(value: object, *, indent: bool = True) -> None:
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console()
