@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
@@ -74,9 +76,10 @@ class PostingsBuilder:
 
     def finish(self) -> Postings:
         """Turn everything added into postings. The builder is empty afterwards."""
-        terms = sorted((term.encode("utf-8"), number) for term, number in self._terms.items())
+        terms = pa.array(list(self._terms), pa.large_string())
+        order = pc.sort_indices(terms).to_numpy()
         rank = np.empty(len(terms), dtype=np.int32)
-        rank[[number for _, number in terms]] = np.arange(len(terms), dtype=np.int32)
+        rank[order] = np.arange(len(terms), dtype=np.int32)
         starts = np.zeros(len(terms) + 1, dtype=np.int64)
         for batch in self._pair_terms:
             starts[1:] += np.bincount(rank[batch], minlength=len(terms))
@@ -97,9 +100,7 @@ class PostingsBuilder:
                 lengths, documents, frequencies, max_frequencies, min_lengths,
             )  # fmt: skip
             first += counts.size
-        term_bytes = np.frombuffer(b"".join(term for term, _ in terms), dtype=np.uint8)
-        term_starts = np.zeros(len(terms) + 1, dtype=np.int64)
-        np.cumsum([len(term) for term, _ in terms], out=term_starts[1:])
+        term_bytes, term_starts = _string_buffers(terms.take(order))
         self.__init__(self._analyzer)  # type: ignore[misc]
         return Postings(
             term_bytes, term_starts, starts, documents, frequencies, lengths, max_frequencies, min_lengths
@@ -114,6 +115,14 @@ class PostingsBuilder:
         new = self._analyzer.terms(self._table.strings(known))
         numbers = [-1 if term is None else terms.setdefault(term, len(terms)) for term in new]
         self._term_of_token = np.concatenate([self._term_of_token, np.array(numbers, dtype=np.int32)])
+
+
+def _string_buffers(strings: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """UTF-8 of an Arrow large_string array end to end, and where each string begins, with one more at the end."""
+    _, starts, data = strings.buffers()
+    term_starts = np.frombuffer(starts, dtype=np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)
+    term_bytes = np.frombuffer(data, dtype=np.uint8)[: term_starts[-1]] if data else np.zeros(0, np.uint8)
+    return term_bytes, term_starts
 
 
 def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:

@@ -7,12 +7,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import cast, get_args
 
+from tiercel.config import Precision
 from tiercel.errors import ModelError
 from tiercel.models.parity import Parity
-
-Precision: TypeAlias = Literal["fp32", "int8"]
 
 FORMAT = 1
 DESCRIPTION_FILE = "tiercel.json"

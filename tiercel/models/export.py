@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.config import Precision
 from tiercel.errors import ModelError
 from tiercel.models.description import (
     GRAPH_FILE,
     TOKENIZER_FILE,
     ModelDescription,
-    Precision,
     Probe,
     Prompts,
     compute_fingerprint,

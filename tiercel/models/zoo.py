@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.description import FORMAT, Precision, file_digest, is_exported, read_description
+from tiercel.models.description import FORMAT, file_digest, is_exported, read_description
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 DEFAULT_PRECISION: Precision = "int8"
@@ -109,6 +110,15 @@ def prepare_encoder(
     if not is_exported(target):
         _export_locked(source, target, precision=wanted, progress=progress)
     return target
+
+
+def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
+    """Folder of the exported model of this fingerprint in the cache; needs neither its source nor its package."""
+    models = cache_dir / "models"
+    for folder in sorted(models.iterdir()) if models.is_dir() else ():
+        if is_exported(folder) and read_description(folder).fingerprint == fingerprint:
+            return folder
+    return None
 
 
 def cache_folder(source: ModelSource, cache_dir: Path, *, precision: Precision) -> Path:
