@@ -1,4 +1,6 @@
-"""Passages per second: Tiercel's encoder against SentenceTransformer.encode, on the same texts and threads.
+"""Passages per second: Tiercel's encoder and whole index build against SentenceTransformer.encode.
+
+The same texts and threads for all. `index` is what `tiercel index` does: documents, BM25 and vectors, on the disk.
 
     python benchmarks/encode.py [--model NAME] [--texts FILE] [--count N] [--threads N] [--rounds N] [--max-tokens N]
 
@@ -27,10 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.config import Settings
+from tiercel.index.analysis import analyzer
+from tiercel.index.manifest import EncoderRecord, IndexSettings
+from tiercel.index.store import Index, build_index
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import bundled_sample_texts, export_encoder
 from tiercel.models.tokenize import Tokenizer
 from tiercel.models.zoo import DEFAULT_ENCODER, find_source
+from tiercel.types import DocId, Document
 
 _SCIFACT = Path(__file__).resolve().parents[1] / "examples" / "scifact" / "corpus.jsonl.gz"
 
@@ -96,7 +102,23 @@ def _contestants(options: argparse.Namespace, scratch: Path) -> tuple[dict[str, 
         report = export_encoder(source, scratch / precision, precision=precision, max_tokens=options.max_tokens)
         encoder = OnnxEncoder(report.folder, threads=options.threads)
         contestants[f"tiercel {precision}"] = encoder.encode_documents
+        contestants[f"index {precision}"] = _indexing(
+            encoder, scratch / f"{precision}.tiercel", threads=options.threads
+        )
     return contestants, encoder, report.folder
+
+
+def _indexing(encoder: OnnxEncoder, path: Path, *, threads: int) -> _Encode:
+    """What `tiercel index` does with the texts: documents, BM25 and vectors, committed to disk."""
+    record = EncoderRecord("", "", encoder.fingerprint, encoder.dimension, encoder.max_tokens)
+    settings = IndexSettings("english", analyzer("english").fingerprint, record)
+
+    def index(texts: Sequence[str]) -> NDArray[np.float32]:
+        documents = [Document(DocId(str(i)), text) for i, text in enumerate(texts)]
+        build_index(path, documents, settings, encoder=encoder, threads=threads)
+        return Index(path).segments[0].vectors.stored.astype(np.float32)
+
+    return index
 
 
 def _torch_model(folder: Path, *, threads: int, max_tokens: int | None) -> Any:

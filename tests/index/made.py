@@ -74,7 +74,9 @@ class HashedWords:
 
 def settings_of(name: str = "none", *, encoder: Encoder | None = None, ann: str = "auto") -> IndexSettings:
     """Settings of an index with this analyser and encoder."""
-    record = encoder and EncoderRecord("hashed words", "fp32", encoder.fingerprint, encoder.dimension, 512)
+    record = None
+    if encoder is not None:
+        record = EncoderRecord("hashed words", "fp32", encoder.fingerprint, encoder.dimension, 512)
     return IndexSettings(name, analyzer(name).fingerprint, record, ann)
 
 

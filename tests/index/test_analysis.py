@@ -52,7 +52,13 @@ def test_full_width_composed_and_upper_case_forms_meet(name: str) -> None:
 
 
 def test_sharp_s_meets_double_s() -> None:
-    assert analyzer("none").terms(["straße", "STRASSE", "ﬁn", "ΣΑΣ", "σας"]) == ["strasse", "strasse", "fin", "σασ", "σασ"]
+    assert analyzer("none").terms(["straße", "STRASSE", "ﬁn", "ΣΑΣ", "σας"]) == [
+        "strasse",
+        "strasse",
+        "fin",
+        "σασ",
+        "σασ",
+    ]
 
 
 def test_no_tokens_give_no_terms() -> None:

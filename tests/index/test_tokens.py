@@ -30,7 +30,21 @@ def kind(character: str, *, cjk_bigrams: bool) -> str:
         return "separator"
     if point >= 0x20000:
         return "cjk" if cjk_bigrams else "word"
-    if unicodedata.category(character) not in {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Cn", "Co"}:
+    if unicodedata.category(character) not in {
+        "Lu",
+        "Ll",
+        "Lt",
+        "Lm",
+        "Lo",
+        "Mn",
+        "Mc",
+        "Me",
+        "Nd",
+        "Nl",
+        "No",
+        "Cn",
+        "Co",
+    }:
         return "separator"
     if cjk_bigrams and any(first <= point <= last for first, last in _CJK_RANGES):
         return "cjk"

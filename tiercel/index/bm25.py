@@ -152,8 +152,10 @@ def _scale(parameters: BM25) -> tuple[float, float]:
 WINDOW = 4096
 """Documents scored together: their scores (16 KB) stay in the first-level cache."""
 
-# Bounds are sums in another order than the scores, so they may come out a few units in the last place smaller.
-_SLACK = np.float32(1 + 1e-5)
+_ROUNDING = 2.0**-23
+"""What a float32 operation may be off by, relatively; every comparison of a bound with a threshold allows for it."""
+
+_LEAST_SEED = np.float32(1e-30)  # bins over a smaller range would not be finite
 
 CHUNK = 512  # postings of a lone essential term that are read before the threshold is looked at again
 NEAR = 16  # postings that are walked before galloping
@@ -215,6 +217,8 @@ def _seed(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
     first, last, weight, documents, frequencies, lengths, norm_base, norm_slope, growth, highest, k, histogram
 ):
     """A score that at least k documents reach by this one term: the k-th best gain, rounded down to a bin's edge."""
+    if highest < _LEAST_SEED:
+        return np.float32(0)
     histogram[:] = 0
     scale = np.float32(histogram.size) / highest
     for posting in range(first, last):
@@ -225,7 +229,7 @@ def _seed(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
     for edge in range(histogram.size - 1, 0, -1):
         reached += histogram[edge]
         if reached >= k:
-            return np.float32(edge) / scale / _SLACK
+            return np.float32(edge / scale * (1 - 4 * _ROUNDING))
     return np.float32(0)
 
 
@@ -261,17 +265,19 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
 ):  # fmt: skip
     """MaxScore over windows of documents.
 
-    A query's terms are tried in order of weight. `tail[i]` bounds what terms i and up can add together. Once k hits
-    are known, a document that only holds terms whose tail is below the worst of them need not be looked at: the terms
-    before are "essential", their postings are read in full; the others are looked up in what those found. Hits are kept
-    as one integer each, score above rank, so that order and ties are one comparison (scores are positive, and the bits
-    of positive floats rise with them). One long function for the same reason as in tokens.py.
+    A query's terms are tried in order of weight. `highest[i]` bounds what term i can add, `tail[i]` what terms i and up
+    can add together. Once k hits are known, a document that only holds terms whose tail is below the worst of them need
+    not be looked at: the terms before are "essential", their postings are read in full; the others are looked up in
+    what those found. Hits are kept as one integer each, score above rank, so that order and ties are one comparison
+    (scores are positive, and the bits of positive floats rise with them). One long function for the same reason as in
+    tokens.py.
     """
     k = all_hits.shape[1]
     most = 0
     for query in range(sizes.size):
         most = max(most, query_starts[query + 1] - query_starts[query])
     cursors = np.zeros(most, dtype=np.int64)
+    highest = np.zeros(most, dtype=np.float32)
     tail = np.zeros(most + 1, dtype=np.float32)
     sums = np.zeros(WINDOW, dtype=np.float32)
     touched = np.zeros(WINDOW // 64, dtype=np.uint64)
@@ -294,25 +300,28 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
             term = query_terms[first + i]
             cursors[i] = starts[term]
             norm = norm_base + norm_slope * np.float32(min_lengths[term])
-            highest = _SLACK * _gain(query_weights[first + i], max_frequencies[term], norm, growth)
-            tail[i] = tail[i + 1] + highest
+            highest[i] = _gain(query_weights[first + i], max_frequencies[term], norm, growth)
+            tail[i] = tail[i + 1] + highest[i]
         for i in range(count):
             term = query_terms[first + i]
             if starts[term + 1] - starts[term] >= k:
                 threshold = _seed(
                     starts[term], starts[term + 1], query_weights[first + i], documents, frequencies, lengths,
-                    norm_base, norm_slope, growth, tail[i] - tail[i + 1], k, histogram,
+                    norm_base, norm_slope, growth, highest[i], k, histogram,
                 )  # fmt: skip
                 break
         essential = count
+        # A score and the bound it is held against are sums of up to `count` terms, rounded at each, in unlike orders.
+        lowered = np.float32(1 - (count + 16) * _ROUNDING)
         while True:
-            while essential > 0 and tail[essential - 1] < threshold:
+            floor = threshold * lowered
+            while essential > 0 and tail[essential - 1] < floor:
                 essential -= 1
             if essential == 0:
                 break
             # 1. Candidates: what the essential terms hold in the next window, unless the rest cannot lift it enough.
             found = 0
-            bar = threshold - tail[essential]
+            bar = floor - tail[essential]
             if essential == 1:
                 weight = query_weights[first]
                 cursor = cursors[0]
@@ -365,7 +374,7 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
                 weight = query_weights[first + i]
                 end = starts[query_terms[first + i] + 1]
                 cursor = cursors[i]
-                bar = threshold - tail[i + 1]
+                bar = floor - tail[i + 1]
                 left = 0
                 for c in range(found):
                     document = candidates[c]

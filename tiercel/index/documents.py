@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tiercel.errors import InputError
 from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.order import IdOrder
 from tiercel.types import DocId, Document
@@ -35,14 +36,17 @@ class DocumentWriter:
         self._ids: list[DocId] = []
 
     def add(self, documents: Sequence[Document]) -> None:
-        """Append a batch."""
+        """Append a batch. Raises InputError for a document that UTF-8 or JSON cannot hold."""
         self._ids.extend(document.id for document in documents)
-        columns = [
-            pa.array([document.id for document in documents], pa.string()),
-            pa.array([document.title for document in documents], pa.string()),
-            pa.array([document.text for document in documents], pa.string()),
-            pa.array([_metadata_json(document) for document in documents], pa.string()),
-        ]
+        try:
+            columns = [
+                pa.array([document.id for document in documents], pa.string()),
+                pa.array([document.title for document in documents], pa.string()),
+                pa.array([document.text for document in documents], pa.string()),
+                pa.array([_metadata_json(document) for document in documents], pa.string()),
+            ]
+        except UnicodeEncodeError as error:
+            raise _half_a_pair(documents) from error
         self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA))
 
     def finish(self) -> None:
@@ -71,13 +75,7 @@ class StoredDocuments:
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
-        ordinals = map_array(folder / ID_ORDER)
-        if ordinals.size != len(self):
-            raise damaged(folder / ID_ORDER, f"it orders {ordinals.size} documents, there are {len(self)}")
-        ranks = np.empty_like(ordinals)
-        ranks[ordinals] = np.arange(ordinals.size, dtype=ordinals.dtype)
-        ranks.setflags(write=False)
-        self.order = IdOrder(ordinals, ranks)
+        self.order = _map_order(folder / ID_ORDER, len(self))
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -123,7 +121,40 @@ class StoredDocuments:
         return self._batches[number], ordinal - self._starts[number]
 
 
+def _map_order(path: Path, count: int) -> IdOrder:
+    """Map the order of so many ids. Raises IndexStoreError if it does not hold each ordinal once."""
+    ordinals = map_array(path)
+    ranks = np.full(count, -1, dtype=np.int32)
+    if ordinals.shape == ranks.shape and ordinals.dtype == ranks.dtype:
+        inside = ordinals[(ordinals >= 0) & (ordinals < count)]
+        ranks[inside] = np.arange(inside.size, dtype=np.int32)
+    if (ranks < 0).any() or ordinals.size != count:
+        raise damaged(path, f"it orders other documents than the {count} there are")
+    ranks.setflags(write=False)
+    return IdOrder(ordinals, ranks)
+
+
+def _half_a_pair(documents: Sequence[Document]) -> InputError:
+    """The error for the first text that UTF-8 cannot hold."""
+    parts = ((document, part) for document in documents for part in ("id", "title", "text"))
+    document, part = next(
+        (document, part) for document, part in parts if any("\ud800" <= c <= "\udfff" for c in getattr(document, part))
+    )
+    return InputError(
+        f"document {document.id!r}: half a surrogate pair in its {part}",
+        expected="text that UTF-8 can hold",
+        next_step="Correct its source. Nothing was indexed.",
+    )
+
+
 def _metadata_json(document: Document) -> str:
     if not document.metadata:
         return ""
-    return orjson.dumps(dict(document.metadata), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(dict(document.metadata), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError as error:
+        raise InputError(
+            f"the metadata of document {document.id!r} cannot be kept: {error}",
+            expected="JSON values, whole numbers of up to 64 bits",
+            next_step="Change or remove it. Nothing was indexed.",
+        ) from error

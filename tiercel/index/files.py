@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def map_array(path: Path) -> NDArray[Any]:
     """Map an array of `write_array` into memory, read-only. Raises IndexStoreError naming a damaged file."""
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # the last two: a broken header
         raise damaged(path, str(error)) from error
     return np.asarray(mapped)
 

@@ -60,8 +60,8 @@ class LexicalRetriever:
 
     def search(
         self, segment: Segment, queries: AnalyzedQueries, keep: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
-        """The best documents of one segment for each query; see `bm25.top_k` for what is returned."""
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
+        """The best documents of one segment for each query: what `bm25.top_k` returns, constants added in float64."""
         weights, constants = self.weigh(queries.terms)
         batch, constant = _query_batch(segment.postings, queries, weights, constants)
         norm = self.parameters.norm(self._statistics.mean_length)
@@ -78,9 +78,10 @@ class LexicalRetriever:
         else:
             parts = [task(first) for first in firsts]
         if not parts:
-            return np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+            return np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float64), np.zeros(0, np.int64)
         hits, scores, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return hits, scores + constant[:, None].astype(np.float32), sizes
+        # In float32 a large constant would make equals of scores that differ.
+        return hits, scores + constant[:, None], sizes
 
     def weigh(self, terms: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight and constant of each term over the whole collection; see `bm25.term_weights`."""
@@ -124,12 +125,13 @@ def _query_batch(
     count = queries.starts.size - 1
     query_of = np.repeat(np.arange(count), np.diff(queries.starts))
     weight = weights[queries.numbers] * queries.counts
-    constant = np.bincount(query_of, constants[queries.numbers] * queries.counts, minlength=count).astype(np.float64)
     term = find_terms(postings, queries.terms)[queries.numbers] if queries.terms else np.zeros(0, np.int32)
     there = (term >= 0) & (weight > 0)
-    # Equal weights are ordered by the term itself, which no segment can change.
+    # Equal weights are ordered by the term itself, which neither a segment nor the rest of the batch can change.
     name_rank = np.argsort(np.argsort(np.array(queries.terms, dtype=object))) if queries.terms else np.zeros(0, int)
     order = np.lexsort((name_rank[queries.numbers], -weight, query_of))
+    constants_in_order = (constants[queries.numbers] * queries.counts)[order]
+    constant = np.bincount(query_of[order], constants_in_order, minlength=count).astype(np.float64)
     order = order[there[order]]
     starts = np.searchsorted(query_of[order], np.arange(count + 1))
     return QueryBatch(starts.astype(np.int64), term[order], weight[order].astype(np.float32)), constant
@@ -137,7 +139,7 @@ def _query_batch(
 
 def _rankings(
     queries: Sequence[Query],
-    parts: Sequence[tuple[Segment, NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]],
+    parts: Sequence[tuple[Segment, NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]],
     keep: int,
 ) -> Iterator[Ranking]:
     """Put the segments' best together, query by query."""

@@ -105,7 +105,7 @@ def read_manifest(index: Path) -> Manifest:
         ) from None
     except NotADirectoryError:
         raise IndexStoreError("this is a file", where=str(index), expected="the folder of an index") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _unreadable(path, "it names no format")
@@ -114,7 +114,7 @@ def read_manifest(index: Path) -> Manifest:
             f"the index has format {content['format']}",
             where=str(path),
             expected=f"format {FORMAT} or older",
-            next_step="It was written by a newer Tiercel: upgrade this one, or build the index again.",
+            next_step="It was written by a newer Tiercel: upgrade this one, or build another index.",
         )
     if content.get("digest") != _digest(content):
         raise _unreadable(path, "its content does not match its own digest")
@@ -158,5 +158,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def _unreadable(path: Path, problem: str) -> IndexStoreError:
     return IndexStoreError(
-        f"the manifest cannot be read: {problem}", where=str(path), next_step="Build the index again."
+        f"the manifest cannot be read: {problem}",
+        where=str(path),
+        next_step=f"Remove the folder {path.parent} and build the index again.",
     )

@@ -70,6 +70,7 @@ class Segment:
 
     def verify(self) -> None:
         """Read every byte. Raises IndexStoreError naming the first file that is not as it was written."""
+        self._check_sizes()
         for name, file in self.record.files.items():
             if digest(self.folder / name) != file.digest:
                 raise damaged(self.folder / name, "its content does not match its digest")

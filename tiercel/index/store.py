@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tiercel.errors import IndexStoreError, InputError
+from tiercel.errors import IndexStoreError, InputError, UsageError
 from tiercel.index.analysis import Analyzer, analyzer
 from tiercel.index.manifest import MANIFEST, IndexSettings, Manifest, SegmentRecord, commit_manifest, read_manifest
 from tiercel.index.segment import SEGMENTS, Segment, SegmentWriter
@@ -28,10 +28,8 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = read_manifest(path)
-        settings = self.manifest.settings
-        self.analyzer = _enforced_analyzer(path, settings)
-        self.segments = [Segment(path / SEGMENTS / record.id, record, settings) for record in self.manifest.segments]
+        self.manifest, self.segments = _open_commit(path)
+        self.analyzer = _enforced_analyzer(path, self.manifest.settings)
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -166,8 +164,28 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
+def _open_commit(path: Path) -> tuple[Manifest, list[Segment]]:
+    """The last commit. A writer may replace the manifest just read and remove its segments; then its commit counts."""
+    manifest = read_manifest(path)
+    try:
+        folder = path / SEGMENTS
+        return manifest, [Segment(folder / record.id, record, manifest.settings) for record in manifest.segments]
+    except IndexStoreError:
+        if read_manifest(path).commit == manifest.commit:
+            raise
+    return _open_commit(path)
+
+
 def _enforced_analyzer(path: Path, settings: IndexSettings) -> Analyzer:
-    found = analyzer(settings.analyzer)
+    try:
+        found = analyzer(settings.analyzer)
+    except UsageError as error:
+        raise IndexStoreError(
+            f"the index was built with analyzer {settings.analyzer!r}, which this Tiercel does not have",
+            where=str(path),
+            expected=error.expected,
+            next_step="Build the index again.",
+        ) from error
     if found.fingerprint != settings.analyzer_fingerprint:
         raise IndexStoreError(
             f"the index was built with analyzer {settings.analyzer!r} of fingerprint {settings.analyzer_fingerprint}",

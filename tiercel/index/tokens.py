@@ -81,16 +81,18 @@ class TokenTable:
         Returns `tokens`, shape (t,), int32, all texts end to end, and `ends`, shape (len(texts),), int64: where each
         text's tokens end. A text without a token gives an empty slice.
         """
-        encoded = [text.encode("utf-8") for text in texts]
+        # Half a surrogate pair, as an undecodable byte of a command line becomes, separates as all of its class do.
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         limits = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         tokens = np.empty(data.size // 2 + len(texts) + 1, dtype=np.int32)
         ends = np.empty(len(texts), dtype=np.int64)
         done = written = 0
         while done < len(texts):
-            # A text of n bytes holds at most n/2 + 1 tokens, all of them new at worst.
-            first = int(limits[done - 1]) if done else 0
-            self._reserve((int(limits[done]) - first) // 2 + 1, int(limits[done]) - first)
+            # A text of n bytes holds at most n/2 + 1 tokens, all of them new at worst. They take up to 2n bytes, as a
+            # CJK character is part of two pairs.
+            size = int(limits[done]) - (int(limits[done - 1]) if done else 0)
+            self._reserve(size // 2 + 1, 2 * size)
             done, written, self.count = _tokenize(
                 data, limits, done, self._classes, self._above,
                 self._slots, self._digests, self._starts, self._bytes, self.count,
@@ -208,7 +210,7 @@ def _tokenize(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # prag
     while text < limits.size:
         limit = limits[text]
         worst = (limit - position) // 2 + 1
-        fits = count + worst < starts.size and starts[count] + (limit - position) <= store.size
+        fits = count + worst < starts.size and starts[count] + 2 * (limit - position) <= store.size
         if not fits or 2 * (count + worst) > slots.size:
             break
         in_run = False  # the CJK character before this one has given its pair

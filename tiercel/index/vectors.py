@@ -34,6 +34,7 @@ _EF_CONSTRUCTION = 200
 _EF_SEARCH = 128
 _N_PROBE = 32
 _OVERFETCH = 2
+_TIE = 1e-5  # far above what FAISS's float32 inner products of unit vectors are off by
 _RECALL_SAMPLE = 200
 RECALL_DEPTH = 10
 _BLOCK = 16_384
@@ -82,7 +83,13 @@ class VectorWriter:
         if factory == FLAT or not self._count:
             return FLAT, None
         vectors = map_vectors(self._folder, self._count, self._dimension)
-        index = _build(factory, vectors, threads=threads)
+        try:
+            index = _build(factory, vectors, threads=threads)
+        except RuntimeError as error:
+            raise UsageError(
+                f"FAISS cannot build --ann {choice!r} of {self._count} vectors",
+                expected="auto, flat, hnsw, or a factory string with no more clusters than vectors",
+            ) from error
         faiss.write_index(index, str(self._folder / ANN))
         return factory, _measured_recall(index, vectors)
 
@@ -136,15 +143,22 @@ def nearest(vectors: Vectors, queries: FloatMatrix, keep: int) -> list[tuple[NDA
     Scores are float32 inner products, computed in float64 from the stored float16 rows.
     """
     count = len(vectors.stored)
-    if not count or not len(queries):
-        return [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
-    # More than asked for: the ANN's order is approximate, and equal vectors must not be cut by chance.
+    results = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
+    if not count or keep < 1:
+        return results
+    # More than asked for, as the ANN's order is approximate.
     fetch = min(count, max(_OVERFETCH * keep, keep + 16))
-    _, candidates = vectors.index.search(np.ascontiguousarray(queries), fetch)
-    results = []
-    for query, row in zip(queries, candidates, strict=True):
-        ordinals = np.sort(row[row >= 0])
-        results.append((ordinals, _exact_scores(vectors.stored, ordinals, query)))
+    rows = np.arange(len(queries))
+    while rows.size:
+        similarities, candidates = vectors.index.search(np.ascontiguousarray(queries[rows]), fetch)
+        for row, candidate in zip(rows.tolist(), candidates, strict=True):
+            ordinals = np.sort(candidate[candidate >= 0])
+            results[row] = ordinals, _exact_scores(vectors.stored, ordinals, queries[row])
+        if fetch == count:
+            break
+        # Equal vectors must not be cut by chance: where the last one fetched may tie with the last to keep, fetch more.
+        tied = (candidates[:, -1] >= 0) & (similarities[:, keep - 1] - similarities[:, -1] <= _TIE)
+        rows, fetch = rows[tied], min(count, 2 * fetch)
     return results
 
 

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiercel.errors import IndexStoreError
+from tiercel.index.manifest import (
+    FORMAT,
+    MANIFEST,
+    EncoderRecord,
+    FileRecord,
+    IndexSettings,
+    Manifest,
+    SegmentRecord,
+    commit_manifest,
+    read_manifest,
+)
+
+ENCODER = EncoderRecord("models/Müller", "int8", "f00d", 384, 256)
+SEGMENT = SegmentRecord(
+    "00000001",
+    3,
+    12,
+    1,
+    "HNSW32,SQ8",
+    0.9875,
+    {"documents.arrow": FileRecord(10, "aa"), "dense/x": FileRecord(0, "bb")},
+)
+MADE = Manifest(7, IndexSettings("english", "abcd", ENCODER, "hnsw"), (SEGMENT, replace(SEGMENT, id="2")), 3)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [MADE, Manifest(1, IndexSettings("none", "x", None), (replace(SEGMENT, ann="", ann_recall=None, files={}),), 2)],
+)
+def test_a_manifest_comes_back_as_it_was(tmp_path: Path, manifest: Manifest) -> None:
+    commit_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_a_manifest_counts_its_documents() -> None:
+    assert MADE.documents == 6
+
+
+def test_a_commit_replaces_the_one_before_and_what_a_killed_one_left(tmp_path: Path) -> None:
+    commit_manifest(tmp_path, MADE)
+    (tmp_path / f"{MANIFEST}.new").write_text("half a mani")
+    assert read_manifest(tmp_path) == MADE
+    commit_manifest(tmp_path, replace(MADE, commit=8))
+    assert read_manifest(tmp_path).commit == 8
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_the_same_manifest_gives_the_same_bytes(tmp_path: Path) -> None:
+    commit_manifest(tmp_path, MADE)
+    first = (tmp_path / MANIFEST).read_bytes()
+    commit_manifest(tmp_path, MADE)
+    assert (tmp_path / MANIFEST).read_bytes() == first
+
+
+def test_the_file_names_format_and_digest_first_and_last(tmp_path: Path) -> None:
+    commit_manifest(tmp_path, MADE)
+    content = json.loads((tmp_path / MANIFEST).read_bytes())
+    assert list(content) == ["format", "commit", "settings", "segments", "next_segment", "digest"]
+    assert content["format"] == FORMAT == 1
+
+
+def test_no_index_is_told_apart_from_no_folder_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(IndexStoreError) as missing:
+        read_manifest(tmp_path)
+    assert str(missing.value) == f"{tmp_path}: there is no index here. Make one with: tiercel index {tmp_path} SOURCE"
+    with pytest.raises(IndexStoreError, match="nowhere: no such folder"):
+        read_manifest(tmp_path / "nowhere")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(IndexStoreError, match="file: this is a file; expected the folder of an index"):
+        read_manifest(tmp_path / "file")
+
+
+def test_a_newer_format_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text('{"format": 2, "wonders": []}')
+    with pytest.raises(IndexStoreError) as refused:
+        read_manifest(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path / MANIFEST}: the index has format 2; expected format 1 or older. "
+        "It was written by a newer Tiercel: upgrade this one, or build another index."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("commit", 8),
+        ("next_segment", 4),
+        ("segments", []),
+        ("settings", {}),
+        ("more", 1),
+        ("format", 0),
+        ("format", True),
+    ],
+)
+def test_an_edited_manifest_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    commit_manifest(tmp_path, MADE)
+    content = json.loads((tmp_path / MANIFEST).read_bytes())
+    (tmp_path / MANIFEST).write_text(json.dumps({**content, key: value}))
+    with pytest.raises(IndexStoreError, match=f"^{tmp_path / MANIFEST}: .*does not match its own digest. Remove"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"format": "1"}',
+        b"\xff\xfe",
+        b"\x80",
+        b"[" * 100_000,
+        b'{"format": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(IndexStoreError, match=f"^{tmp_path / MANIFEST}: the manifest cannot be read: "):
+        read_manifest(tmp_path)
+
+
+def test_what_is_no_manifest_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(IndexStoreError) as refused:
+        read_manifest(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path / MANIFEST}: the manifest cannot be read: it names no format. "
+        f"Remove the folder {tmp_path} and build the index again."
+    )
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(IndexStoreError, match="the manifest cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_cut_or_changed_anywhere_is_refused(tmp_path: Path) -> None:
+    commit_manifest(tmp_path, MADE)
+    whole = (tmp_path / MANIFEST).read_bytes()
+    for place in range(len(whole) - 1):  # the last byte is a line feed
+        for content in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+            (tmp_path / MANIFEST).write_bytes(content)
+            with pytest.raises(IndexStoreError, match=f"^{tmp_path / MANIFEST}: "):
+                read_manifest(tmp_path)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.index.made import FALCONS, HashedWords, files_of, indexed, settings_of
+from tiercel.errors import IndexStoreError
+from tiercel.index.analysis import analyzer
+from tiercel.index.files import digest
+from tiercel.index.manifest import SegmentRecord
+from tiercel.index.segment import Segment, SegmentWriter
+from tiercel.types import Document
+
+ENCODER = HashedWords()
+
+
+def written(
+    folder: Path, *batches: list[Document], encoder: HashedWords | None = None, ann: str = "flat"
+) -> SegmentRecord:
+    writer = SegmentWriter(folder, analyzer("english"), encoder)
+    for batch in batches:
+        writer.add(batch)
+    return writer.finish(settings_of("english", encoder=encoder, ann=ann), truncated=2, threads=1)
+
+
+def test_a_record_says_what_was_written(tmp_path: Path) -> None:
+    record = written(tmp_path / "00000005", FALCONS[:2], FALCONS[2:], encoder=ENCODER, ann="hnsw")
+    # Terms left of the six texts: falcon hunt pigeon | tiercel male falcon | pigeon live citi citi breed | male pigeon
+    # | falcon falcon falcon | noth see
+    assert (record.id, record.documents, record.tokens, record.truncated) == ("00000005", 6, 18, 2)
+    assert record.ann == "HNSW32,SQ8"
+    assert record.ann_recall == 1.0
+    assert list(record.files) == files_of(tmp_path / "00000005")
+    for name, file in record.files.items():
+        path = tmp_path / "00000005" / name
+        assert (file.size_bytes, file.digest) == (path.stat().st_size, digest(path))
+
+
+def test_files_of_each_kind_of_segment(tmp_path: Path) -> None:
+    lexical = [
+        "documents.arrow", "id_order.npy", "lexical/documents.npy", "lexical/frequencies.npy", "lexical/lengths.npy",
+        "lexical/max_frequencies.npy", "lexical/min_lengths.npy", "lexical/starts.npy", "lexical/term_bytes.npy",
+        "lexical/term_starts.npy",
+    ]  # fmt: skip
+    assert list(written(tmp_path / "1", FALCONS).files) == lexical
+    assert list(written(tmp_path / "2", FALCONS, encoder=ENCODER).files) == ["dense/vectors.f16", *lexical]
+    assert list(written(tmp_path / "3", FALCONS, encoder=ENCODER, ann="hnsw").files) == [
+        "dense/ann.faiss", "dense/vectors.f16", *lexical,
+    ]  # fmt: skip
+    assert [written(tmp_path / name, FALCONS).ann for name in "45"] == ["", ""]
+
+
+def test_a_segment_gives_back_what_was_written(tmp_path: Path) -> None:
+    record = written(tmp_path / "1", FALCONS, encoder=ENCODER)
+    segment = Segment(tmp_path / "1", record, settings_of("english", encoder=ENCODER))
+    assert [segment.documents.document(i) for i in range(6)] == FALCONS
+    assert segment.postings.lengths.tolist() == [3, 3, 5, 2, 3, 2]
+    assert segment.vectors.stored.shape == (6, ENCODER.dimension)
+    segment.verify()
+
+
+def test_texts_are_counted_in_characters_with_their_titles(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / "1", analyzer("none"), None)
+    writer.add([Document(FALCONS[0].id, "four", "東京")])
+    assert (writer.count, writer.text_bytes) == (1, 7)
+    writer.close()
+    writer.close()
+
+
+def test_vectors_of_a_segment_without_an_encoder_are_refused(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "1", written(tmp_path / "1", FALCONS), settings_of("english"))
+    with pytest.raises(IndexStoreError, match=r"the index has no vectors; expected an index with an encoder$"):
+        _ = segment.vectors
+
+
+def test_a_record_of_another_number_of_documents_is_refused(tmp_path: Path) -> None:
+    record = replace(written(tmp_path / "1", FALCONS), documents=5)
+    segment = Segment(tmp_path / "1", record, settings_of("english"))
+    with pytest.raises(IndexStoreError, match="it holds 6 documents, the manifest says 5"):
+        _ = segment.documents
+    with pytest.raises(IndexStoreError, match="the sizes of its arrays do not fit together"):
+        _ = segment.postings
+
+
+@pytest.mark.parametrize("ann", ["flat", "hnsw"])
+def test_every_file_is_checked(tmp_path: Path, ann: str) -> None:
+    """Missing or of another size: refused on opening. Any byte flipped: refused by verifying. Always by name."""
+    index = indexed(tmp_path / "x", FALCONS, "english", encoder=ENCODER, ann=ann)
+    settings, (segment,) = index.manifest.settings, index.segments
+    segment.verify()
+    for name in segment.record.files:
+        path = segment.folder / name
+        whole = path.read_bytes()
+        for place in sorted({0, 6, len(whole) // 3, len(whole) // 2, len(whole) - 1}):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+            with pytest.raises(IndexStoreError, match=rf"^{path}: its content does not match its digest; expected"):
+                Segment(segment.folder, segment.record, settings).verify()
+        for changed in (whole[:-1], whole + b"\0", b""):
+            path.write_bytes(changed)
+            with pytest.raises(IndexStoreError, match=rf"^{path}: it holds .* bytes, the manifest says {len(whole)};"):
+                Segment(segment.folder, segment.record, settings)
+        path.unlink()
+        with pytest.raises(IndexStoreError, match=rf"^{path}: the file is missing; expected"):
+            Segment(segment.folder, segment.record, settings)
+        with pytest.raises(IndexStoreError, match=rf"^{path}: the file is missing; expected"):
+            segment.verify()
+        path.write_bytes(whole)
+    Segment(segment.folder, segment.record, settings).verify()
