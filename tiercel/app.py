@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiercel.config import Precision, Settings
 from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
+from tiercel.data.files import source_name
 from tiercel.data.records import USUAL_NAMES, FieldNames
-from tiercel.errors import IndexStoreError, ModelError
+from tiercel.errors import IndexStoreError, InputError, ModelError, UsageError
 from tiercel.retrieve.spec import PipelineSpec, check_names, parse
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import Retriever
     from tiercel.retrieve.cascade import Cascade
+    from tiercel.types import Document
 
 RECALL_LEGS = ("bm25", "dense")
 NO_ENCODER = "none"
@@ -60,18 +63,13 @@ def make_index(
     """Index the sources. `say` is told in a line what takes time, `progress` how many documents are in."""
     from tiercel.index.analysis import analyzer
     from tiercel.index.manifest import IndexSettings
-    from tiercel.index.store import RepeatedId, build_index, is_index
+    from tiercel.index.store import RepeatedId, build_index
 
-    if path.exists() and not path.is_dir():
-        raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index to replace")
-    if is_index(path) and not options.replace:
-        raise IndexStoreError(
-            "there is an index already",
-            where=str(path),
-            next_step="Add --replace to build it anew, or name another path.",
-        )
+    _check_place(path, replace=options.replace)
+    if options.encoder == NO_ENCODER and (options.ann != "auto" or options.precision):
+        raise UsageError("--ann or --precision with --encoder none", expected="them only with vectors")
     found = analyzer(options.analyzer)
-    documents = read_documents(sources, fields=options.fields, format=options.format)
+    documents = _at_least_one(read_documents(sources, fields=options.fields, format=options.format), sources)
     encoder = None if options.encoder == NO_ENCODER else _document_encoder(options, settings=settings, say=say)
     record = None if encoder is None else _record(encoder, options)
     try:
@@ -138,6 +136,48 @@ def export_model(
     return prepare_encoder(
         name, cache_dir=settings.cache_dir, precision=precision, offline=settings.offline, progress=say
     )
+
+
+def _check_place(path: Path, *, replace: bool) -> None:
+    """Refuse a place where an index would be in the way of something else, or something else in its way."""
+    from tiercel.index.store import is_index
+
+    if path.exists() and not path.is_dir():
+        raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index to replace")
+    if is_index(path):
+        if not replace:
+            raise IndexStoreError(
+                "there is an index already",
+                where=str(path),
+                next_step="Add --replace to build it anew, or name another path.",
+            )
+    elif path.is_dir() and (other := _not_of_a_build(path)):
+        raise IndexStoreError(
+            f"the folder holds something else ({other})",
+            where=str(path),
+            expected="a new path, an empty folder, or an index to replace",
+        )
+
+
+def _not_of_a_build(folder: Path) -> str:
+    """The first name in a folder that a build which did not finish cannot have left; "" if there is none."""
+    left = {"write.lock", "segments", "manifest.json.new"}
+    names = sorted(path.name for path in folder.iterdir() if path.name not in left and not path.name.startswith("."))
+    names += sorted(f"segments/{path.name}" for path in folder.glob("segments/*") if not path.name.isdecimal())
+    return names[0] if names else ""
+
+
+def _at_least_one(documents: Iterator[Document], sources: Sequence[str | Path]) -> Iterator[Document]:
+    """The documents again, the first of them read: what cannot be read is known before a model is loaded."""
+    first = next(documents, None)
+    if first is None:
+        raise InputError(
+            "no document in it",
+            where=", ".join(map(source_name, sources)),
+            expected="at least one",
+            next_step="Check that this is the right file or folder.",
+        )
+    return chain([first], documents)
 
 
 def _leg(index: Index, name: str, model: str, *, settings: Settings, parameters: BM25 | None) -> Retriever:

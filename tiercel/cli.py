@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from tiercel.config import Precision, Settings
 from tiercel.data.corpus import CorpusFormat
@@ -16,7 +20,23 @@ from tiercel.data.runs import RunFormat
 from tiercel.errors import IndexStoreError, InputError, TiercelError, UsageError
 from tiercel.types import Query, QueryId
 
+
+class _Commands(TyperGroup):
+    """Say what typer leaves unsaid (an interrupt) and takes for a failure (a reader that has seen enough)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("tiercel: interrupted", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader, as in `| head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="tiercel",
     help="Index text and answer queries through a cascade of stages: BM25 and dense recall, fusion, rerankers.",
     no_args_is_help=True,
@@ -86,13 +106,14 @@ def index(
     )
     with counting("indexing", "documents") as progress:
         manifest = make_index(index, sources, options, settings=Settings.from_environment(), say=say, progress=progress)
-    say(f"{index}: {manifest.documents} documents. Ask with: tiercel search {index} 'your question'")
+    place = shlex.quote(str(index))
+    say(f"{index}: {manifest.documents} documents. Ask with: tiercel search {place} 'your question'")
 
 
 @app.command()
 def search(
     index: IndexPath,
-    query: Annotated[str | None, typer.Argument(help="The query. Or give --queries.")] = None,
+    query: Annotated[str | None, typer.Argument(help="The query. Or give --queries.", metavar="QUERY")] = None,
     queries: Annotated[str | None, typer.Option(help="File of queries: JSONL, TSV, CSV or text; - for stdin.")] = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="Hits per query. Default: 10, with --run 1000.")] = None,
     pipeline: Pipeline = "",
@@ -108,8 +129,12 @@ def search(
     from tiercel.app import default_pipeline, make_pipeline, open_index
     from tiercel.index.bm25 import BM25
     from tiercel.retrieve.spec import parse
-    from tiercel.screen import counted, print_rankings, print_rankings_json
+    from tiercel.screen import counted, print_rankings, print_rankings_json, telling_empty
 
+    if run is not None and as_json:
+        raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
+    if run is None and format is not None:
+        raise UsageError("--format without --run", expected="a run for it to be the form of")
     asked = _queries(query, queries)
     opened = open_index(index)
     spec = parse(pipeline) if pipeline else default_pipeline(opened)
@@ -117,16 +142,15 @@ def search(
         opened, spec, settings=Settings.from_environment(), parameters=BM25(k1=k1, b=b, variant=variant)
     )
     keep = k or (1000 if run else 10)
-    batches = (asked[i : i + 64] for i in range(0, len(asked), 64))
-    rankings = (
-        ranking
-        for batch in counted(batches, len(asked), "searching", "queries")
-        for ranking in cascade.retrieve(batch, keep=keep)
-    )
+    batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
+    if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
+        batches = counted(batches, len(asked), "searching", "queries")
+    rankings = (ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
     if run is not None:
         from tiercel.data.runs import write_run
 
-        write_run(rankings, run, format=format or ("trec" if run == "-" else None), tag=tag)
+        form = format or ("trec" if run == "-" else None)
+        write_run(telling_empty(rankings, opened), run, format=form, tag=tag)
     elif as_json:
         print_rankings_json(rankings, opened)
     else:
@@ -136,7 +160,7 @@ def search(
 @app.command("eval")
 def evaluate(
     qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
-    index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="[INDEX]")] = None,
+    index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="INDEX")] = None,
     queries: Annotated[str | None, typer.Option(help="File of queries; - for stdin.")] = None,
     split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
     pipelines: Annotated[
@@ -163,6 +187,11 @@ def evaluate(
             "neither an index nor a run was given" if not runs else "an index and a run were given",
             expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
         )
+    unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
+    if runs and unused:
+        raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
+    if queries == qrels == "-":
+        raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
     judgments = read_qrels(qrels, split=split)
     if index is None:
         from tiercel.data.runs import read_run
@@ -187,19 +216,20 @@ def evaluate(
     asked = read_queries(queries)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
+    settings, parameters = Settings.from_environment(), BM25(k1=k1, b=b, variant=variant)
+    cascades = {str(spec): make_pipeline(opened, spec, settings=settings, parameters=parameters) for spec in specs}
     reports = {}
-    for spec in specs:
-        cascade = make_pipeline(
-            opened, spec, settings=Settings.from_environment(), parameters=BM25(k1=k1, b=b, variant=variant)
-        )
-        say(f"evaluating {spec}")
-        reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
+    for name, cascade in cascades.items():
+        say(f"evaluating {name}")
+        reports[name] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
     print_pipeline_reports(reports, as_json=as_json)
 
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="Model name, sentence-transformers folder, or hub name.")],
+    model: Annotated[
+        str, typer.Argument(help="Model name, sentence-transformers folder, or hub name.", metavar="MODEL")
+    ],
     precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "int8",
 ) -> None:
     """Turn a bi-encoder into ONNX, prove that it gives the same vectors, and keep it in the cache."""
@@ -219,13 +249,14 @@ def info(index: IndexPath, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(index: IndexPath) -> None:
+def verify(index: IndexPath, as_json: AsJson = False) -> None:
     """Read every byte of an index and compare it with what was written."""
     from tiercel.app import open_index
+    from tiercel.screen import print_verified
 
     opened = open_index(index)
     opened.verify()
-    typer.echo(f"{index}: {len(opened)} documents, {opened.size_bytes()} bytes, every file as it was written")
+    print_verified(opened, as_json=as_json)
 
 
 @app.command()
@@ -245,7 +276,9 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="BEIR folder. Default: the SciFact abstracts that come along.")
     ] = None,
-    index: Annotated[Path, typer.Option(help="Where to make the index.")] = Path(".demo/scifact.tiercel"),
+    index: Annotated[
+        Path | None, typer.Option(help="Where to make the index. Default: .demo/scifact.tiercel, anew each time.")
+    ] = None,
 ) -> None:
     """Index the SciFact abstracts, answer three questions, and evaluate on the 300 test queries."""
     from tiercel.demo import run_demo
@@ -264,7 +297,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        # Not from TIERCEL_VERSION: that is where an image or a script keeps which version to install.
+        typer.Option(
+            "--version", callback=_version, is_eager=True, allow_from_autoenv=False, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -279,6 +316,8 @@ def _queries(query: str | None, queries: str | None) -> list[Query]:
             expected="one of them: tiercel search INDEX QUERY, or tiercel search INDEX --queries FILE",
         )
     if query is not None:
+        if not query.isascii() and query != query.encode("utf-8", "replace").decode("utf-8"):
+            raise UsageError("a query that is not UTF-8", expected="text in UTF-8")
         return [Query(QueryId("1"), query)]
     found = read_queries(queries or "-")
     if not found:
@@ -288,18 +327,21 @@ def _queries(query: str | None, queries: str | None) -> list[Query]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code; the entry point of the shell command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # what goes into a pipe or a file, whatever a terminal here would show
     try:
         app(args=None if arguments is None else list(arguments))
     except TiercelError as error:
-        typer.echo(f"tiercel: {error}", err=True)
-        sys.exit(error.exit_code)
+        _leave(error)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader, as in `| head`, has seen enough
-            sys.stderr.close()
-            sys.exit(0)
-        refused = IndexStoreError(f"the system refused: {error}", next_step="Check the disk's space and permissions.")
-        typer.echo(f"tiercel: {refused}", err=True)
-        sys.exit(refused.exit_code)
+        _leave(IndexStoreError(f"the system refused: {error}", next_step="Check the disk's space and permissions."))
+
+
+def _leave(error: TiercelError) -> NoReturn:
+    from tiercel.screen import say
+
+    say(str(error))
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

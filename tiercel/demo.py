@@ -18,6 +18,8 @@ from tiercel.retrieve.spec import parse
 from tiercel.screen import counting, print_rankings, say
 from tiercel.types import Query, QueryId
 
+_PLACE = Path(".demo/scifact.tiercel")
+
 QUESTIONS = (
     "Does vitamin D protect against respiratory infections?",
     "How do tumour cells escape the immune system?",
@@ -31,12 +33,17 @@ PUBLISHED = {
 """nDCG@10 on the 300 test queries of SciFact, by stage."""
 
 
-def run_demo(data: Path | None, index: Path, *, settings: Settings) -> None:
-    """Index the collection, answer three questions, print the evaluation of every stage."""
+def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> None:
+    """Index the collection, answer three questions, print the evaluation of every stage.
+
+    Only an index in the demo's own place is made anew; another path must be free.
+    """
     source = data or _examples()
+    options = IndexOptions(replace=index is None)
+    index = index or _PLACE
     started = time.perf_counter()
     with counting("indexing", "documents") as progress:
-        make_index(index, [source], IndexOptions(replace=True), settings=settings, say=say, progress=progress)
+        make_index(index, [source], options, settings=settings, say=say, progress=progress)
     say(f"indexed in {time.perf_counter() - started:.1f} s; the index is {index}")
     opened = open_index(index)
     pipeline = make_pipeline(opened, parse("bm25+dense@100"), settings=settings)
@@ -54,11 +61,12 @@ def run_demo(data: Path | None, index: Path, *, settings: Settings) -> None:
         measures=parse_measures(["nDCG@10", "RR@10", "R@100"]),
         keep=100,
     )
-    typer.echo("SciFact test, 300 queries, title + text, depth 100")
+    last = report.rows[-1].result
+    typer.echo(f"{source.resolve().name} test, {last.queries} queries, title + text, depth 100")
     typer.echo(f"{'stage':<16}{'nDCG@10':>9}{'RR@10':>9}{'R@100':>9}   published nDCG@10")
     for row in report.rows:
         figures = "".join(f"{row.result.means[name]:9.4f}" for name in ("nDCG@10", "RR@10", "R@100"))
-        published, setting = PUBLISHED.get(row.stage, ("", ""))
+        published, setting = PUBLISHED.get(row.stage, ("", "")) if source.resolve().name == "scifact" else ("", "")
         typer.echo(f"{row.stage:<16}{figures}   {published}{f' ({setting})' if setting else ''}")
     if report.latency is not None:
         typer.echo(f"one query through the whole pipeline: p50 {report.latency.p50_ms:.1f} ms, "

@@ -15,8 +15,11 @@ from tiercel.errors import ModelError
 
 Status = Literal["ok", "note", "fails"]
 
-_NEEDED = ("numpy", "pyarrow", "faiss-cpu", "onnxruntime", "tokenizers", "numba", "PyStemmer", "ir-measures")
-_OPTIONAL = {"torch": "exporting models", "sentence-transformers": "exporting models"}
+_NEEDED = (
+    "numpy", "pyarrow", "faiss-cpu", "onnxruntime", "tokenizers", "numba", "PyStemmer", "typer", "rich", "ir-measures",
+    "filelock", "platformdirs", "beautifulsoup4", "orjson",
+)  # fmt: skip
+_OPTIONAL = dict.fromkeys(("torch", "sentence-transformers", "onnx", "onnxscript"), "exporting models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,11 @@ def _packages() -> Iterator[Check]:
 
 
 def _runtime() -> Iterator[Check]:
-    from tiercel.models.runtime import available_providers, has_conflicting_distributions
-
+    try:
+        from tiercel.models.runtime import available_providers, has_conflicting_distributions
+    except ImportError as error:  # not installed, or not for this machine: the very thing that is asked here
+        yield Check("providers", "fails", f"onnxruntime cannot be loaded ({error})")
+        return
     if has_conflicting_distributions():
         yield Check(
             "onnxruntime twice",
@@ -88,10 +94,11 @@ def _models(settings: Settings) -> Iterator[Check]:
 def _cache(settings: Settings) -> Iterator[Check]:
     folder = settings.cache_dir
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if os.access(nearest, os.W_OK):
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         yield Check("cache", "ok", str(folder))
     else:
-        yield Check("cache", "fails", f"{nearest} cannot be written: set TIERCEL_CACHE_DIR to a folder that can")
+        problem = "cannot be written" if nearest.is_dir() else "is a file"
+        yield Check("cache", "fails", f"{nearest} {problem}: set TIERCEL_CACHE_DIR to a folder that can be written")
 
 
 def _version(name: str) -> str | None:

@@ -7,6 +7,7 @@ and is shown on a terminal only.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -29,10 +30,21 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _SNIPPET = 160
 
+# The C0 and C1 controls, which a terminal obeys, line separators, and what UTF-8 cannot carry.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_HIGH_CONTROLS = re.compile("[\x7f-\x9f]")
+
 
 def say(line: str) -> None:
-    """Tell what is going on, on stderr."""
-    typer.echo(f"tiercel: {line}", err=True)
+    """Tell what is going on, on stderr; nobody listening there is no reason to stop."""
+    with contextlib.suppress(BrokenPipeError):
+        typer.echo(f"tiercel: {shown(line)}", err=True)
+
+
+def shown(text: str) -> str:
+    """The text on one line, fit for any terminal: what a terminal would obey is written as an escape."""
+    return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @contextlib.contextmanager
@@ -69,21 +81,22 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) 
         documents = index.get(ranking.doc_ids)
         if not sys.stdout.isatty():
             for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
-                cells = [str(rank), f"{hit.score:.6f}", hit.doc_id, _line(document.title or document.text)]
-                typer.echo("\t".join([ranking.query.id, *cells] if several else cells))
+                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), _line(document.title or document.text)]
+                typer.echo("\t".join([shown(ranking.query.id), *cells] if several else cells))
             continue
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=_line(ranking.query.text), title_justify="left", box=None, pad_edge=False, show_lines=True)
+        title = Text(_line(ranking.query.text))
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_lines=True)
         table.add_column("", justify="right", style="dim")
         table.add_column("score", justify="right")
-        table.add_column("id", no_wrap=True, style="cyan")
+        table.add_column("id", overflow="fold", style="cyan")
         table.add_column("document")
         for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
             body = Text(_line(document.title), style="bold")
             body.append(("\n" if document.title else "") + _line(document.text), style="not bold")
-            table.add_row(str(rank), f"{hit.score:.4f}", Text(hit.doc_id), body)
+            table.add_row(str(rank), f"{hit.score:.4f}", Text(shown(hit.doc_id)), body)
         _stdout().print(table)
 
 
@@ -108,6 +121,14 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
             {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
             indent=False,
         )
+
+
+def telling_empty(rankings: Iterable[Ranking], index: Index) -> Iterator[Ranking]:
+    """The rankings again; of an empty one, which has no line in a run, it is said why it is empty."""
+    for ranking in rankings:
+        if not ranking.hits:
+            _say_empty(ranking, index)
+        yield ranking
 
 
 def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bool) -> None:
@@ -201,7 +222,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
     rows = [
         ["index", str(index.path)],
         ["documents", f"{manifest.documents:,}"],
-        ["size", f"{index.size_bytes() / 1e6:,.1f} MB"],
+        ["size", _size(index.size_bytes())],
         ["commit", str(manifest.commit)],
         ["analyzer", f"{settings.analyzer} ({settings.analyzer_fingerprint})"],
     ]
@@ -212,13 +233,22 @@ def print_info(index: Index, *, as_json: bool) -> None:
     else:
         rows.append(["encoder", "none: BM25 only"])
     for record in manifest.segments:
-        parts = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in _bytes_by_part(record.files).items())
+        parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record.files).items())
         ann = f", ann {record.ann}" if record.ann else ""
         if record.ann_recall is not None:
             ann += f" (recall@10 {record.ann_recall:.3f} against exact search)"
         cut = f", {record.truncated:,} cut by the encoder" if record.truncated else ""
         rows.append([f"segment {record.id}", f"{record.documents:,} documents{cut}{ann}; {parts}"])
     _print_table(["", ""], rows, header=False)
+
+
+def print_verified(index: Index, *, as_json: bool) -> None:
+    """That every byte of an index is as it was written, and how many there are."""
+    if as_json:
+        _print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
+        return
+    size = index.size_bytes()
+    typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written")
 
 
 def print_model(folder: Path) -> None:
@@ -251,13 +281,20 @@ def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
 
 def _say_empty(ranking: Ranking, index: Index) -> None:
     from tiercel.app import why_empty
+    from tiercel.data.records import excerpt
 
-    say(f"no result for {ranking.query.text!r}: {why_empty(index, ranking.query.text)}")
+    query = ranking.query
+    asked = excerpt(query.text) if query.text.strip() else f"query {excerpt(query.id)}"
+    say(f"no result for {asked}: {why_empty(index, query.text)}")
 
 
 def _line(text: str) -> str:
     flat = " ".join(text[: 4 * _SNIPPET].split())
-    return flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…"
+    return shown(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
 def _bytes_by_part(files: Mapping[str, Any]) -> dict[str, int]:
@@ -275,16 +312,17 @@ def _print_table(
         if title:
             typer.echo(f"# {title}")
         for row in [columns, *rows] if header else rows:
-            typer.echo("\t".join(row))
+            typer.echo("\t".join(map(shown, row)))
         return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, show_header=header)
+    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table.show_header = header
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if header and number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     _stdout().print(table)
 
 
@@ -294,7 +332,9 @@ def _print_notes(notes: Iterable[str]) -> None:
 
 
 def _print_json(value: object, *, indent: bool = True) -> None:
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
+    # orjson escapes the controls up to 0x1f only; in JSON a control can stand nowhere but inside a string.
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    typer.echo(_HIGH_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _stdout() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +97,8 @@ def _planned(sources: Sequence[Source], format: CorpusFormat | None) -> list[tup
         raise UsageError(f"the corpus format {format!r}", expected=f"one of {', '.join(CORPUS_FORMATS)}")
     if sum(map(is_stdio, sources)) > 1:
         raise UsageError("standard input (-) named twice as a source", expected="it once: it can be read only once")
+    if repeated := [source for source, count in Counter(map(str, sources)).items() if count > 1]:
+        raise UsageError(f"the source {repeated[0]} named twice", expected="each source once")
     return [(source, _form_of(source, format)) for source in sources]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -116,8 +117,10 @@ def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
     """Folder of the exported model of this fingerprint in the cache; needs neither its source nor its package."""
     models = cache_dir / "models"
     for folder in sorted(models.iterdir()) if models.is_dir() else ():
-        if is_exported(folder) and read_description(folder).fingerprint == fingerprint:
-            return folder
+        # What cannot be read is passed over: another model's damage must not keep this one from being found.
+        with contextlib.suppress(ModelError):
+            if is_exported(folder) and read_description(folder).fingerprint == fingerprint:
+                return folder
     return None
 
 
@@ -181,12 +184,14 @@ def _download(name: str) -> Path:
 
 def _downloaded(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    except HFValidationError as error:
+        raise ModelError(f"no model is called {name!r}", expected=_expected_names(), next_step=_OTHER_WAYS) from error
     return folder if _is_whole(folder) else None
 
 

@@ -1,0 +1,129 @@
+"""Commands as a user gives them: in this process, in one of their own, and on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tiercel.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The tab-separated cells of stdout."""
+        return [line.split("\t") for line in self.out.splitlines()]
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value that stdout holds."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, a cache folder and an environment that holds no setting."""
+    for name in list(os.environ):
+        if name.startswith("TIERCEL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TIERCEL_CACHE_DIR", str(tmp_path / ".cache"))
+    monkeypatch.setenv("TIERCEL_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process."""
+
+    def run_command(*arguments: str, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        captured = capsys.readouterr()
+        return Outcome(int(left.value.code or 0), captured.out, captured.err)
+
+    return run_command
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """Run a command that has to be refused with this exit code: one line on stderr, nothing on stdout."""
+
+    def run_refused(code: int, *arguments: str, stdin: bytes = b"") -> str:
+        outcome = run(*arguments, stdin=stdin)
+        assert (outcome.code, outcome.out) == (code, ""), outcome
+        assert outcome.err.startswith("tiercel: ")
+        assert outcome.err.count("\n") == 1
+        return outcome.err
+
+    return run_refused
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a process of its own, which finds this checkout from any folder."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **changes}
+
+
+def spawned(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
+    """Run `python -m tiercel.cli` in a process of its own."""
+    return python("-m", "tiercel.cli", *arguments, env=env, stdin=stdin)
+
+
+def python(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
+    """Run Python in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, env=env or environment(), input=stdin, timeout=60
+    )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def on_terminal(arguments: Sequence[str], **changes: str) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal of 100 columns: exit code, and all that the screen was sent."""
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
+    ours, theirs = pty.openpty()
+    env = environment(TERM="xterm-256color", COLUMNS="100", **changes)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tiercel.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        sent = b""
+        while True:
+            try:
+                piece = os.read(ours, 65_536)
+            except OSError:  # Linux reports the end of a terminal as an I/O error
+                break
+            if not piece:
+                break
+            sent += piece
+        os.close(ours)
+        return process.wait(timeout=60), sent.decode()
+
+
+def write_lines(path: Path, *records: object) -> Path:
+    """One JSON value a line."""
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return path
