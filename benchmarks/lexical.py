@@ -88,7 +88,7 @@ def build_tiercel(texts: Sequence[str], folder: Path) -> Ask:
     for start in range(0, len(texts), 10_000):
         batch = texts[start : start + 10_000]
         writer.add([Document(DocId(str(start + i)), text) for i, text in enumerate(batch)])
-    segment = Segment(folder / "segment", writer.finish(settings, truncated=0, threads=1), settings)
+    segment = Segment(folder / "segment", writer.finish(settings, threads=1), settings)
     retriever = LexicalRetriever([segment], plain)
 
     def ask(queries: Sequence[str], depth: int) -> int:

@@ -14,6 +14,7 @@ from tiercel.data.files import source_name
 from tiercel.data.records import USUAL_NAMES, FieldNames
 from tiercel.errors import IndexStoreError, InputError, ModelError, UsageError
 from tiercel.retrieve.spec import PipelineSpec, check_names, parse
+from tiercel.types import Document, Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.index.bm25 import BM25
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import Retriever
     from tiercel.retrieve.cascade import Cascade
-    from tiercel.types import Document
 
 RECALL_LEGS = ("bm25", "dense")
 NO_ENCODER = "none"
@@ -73,7 +73,7 @@ def make_index(
     encoder = None if options.encoder == NO_ENCODER else _document_encoder(options, settings=settings, say=say)
     record = None if encoder is None else _record(encoder, options)
     try:
-        return build_index(
+        manifest = build_index(
             path,
             documents,
             IndexSettings(found.name, found.fingerprint, record, options.ann),
@@ -84,6 +84,8 @@ def make_index(
     except RepeatedId as error:
         places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
         raise RepeatedId(error.doc_id, places) from None
+    _compile_search(path)
+    return manifest
 
 
 def open_index(path: Path) -> Index:
@@ -215,6 +217,14 @@ def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncod
             next_step="Vectors of two encoders cannot be compared: build the index again, or name the first encoder.",
         )
     return encoder
+
+
+def _compile_search(path: Path) -> None:
+    """Ask something, so that the search kernels are compiled and cached now and no search waits for the compiler."""
+    from tiercel.index.lexical import LexicalRetriever
+
+    index = open_index(path)
+    LexicalRetriever(index.segments, index.analyzer).retrieve([Query(QueryId(""), "falcon")], keep=1)
 
 
 def _document_encoder(options: IndexOptions, *, settings: Settings, say: Callable[[str], None]) -> OnnxEncoder:

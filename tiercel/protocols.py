@@ -26,6 +26,10 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the vectors would: weights, precision, tokenizer, truncation, prompts."""
 
+    @property
+    def truncated(self) -> int:
+        """How many texts have been cut to the model's window since this encoder was made."""
+
     def encode_queries(self, texts: Sequence[str]) -> FloatMatrix:
         """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
 

@@ -49,6 +49,8 @@ def zipf_texts(count: int, *, words: int, seed: int, longest: int = 12) -> list[
 class HashedWords:
     """Bag of words: each word is a fixed random direction, a text their sum, made unit. No word: the first axis."""
 
+    truncated = 0
+
     def __init__(self, dimension: int = 16) -> None:
         self.dimension = dimension
         self.fingerprint = f"hashed-words-{dimension}"

@@ -22,14 +22,14 @@ def written(
     writer = SegmentWriter(folder, analyzer("english"), encoder)
     for batch in batches:
         writer.add(batch)
-    return writer.finish(settings_of("english", encoder=encoder, ann=ann), truncated=2, threads=1)
+    return writer.finish(settings_of("english", encoder=encoder, ann=ann), threads=1)
 
 
 def test_a_record_says_what_was_written(tmp_path: Path) -> None:
     record = written(tmp_path / "00000005", FALCONS[:2], FALCONS[2:], encoder=ENCODER, ann="hnsw")
     # Terms left of the six texts: falcon hunt pigeon | tiercel male falcon | pigeon live citi citi breed | male pigeon
     # | falcon falcon falcon | noth see
-    assert (record.id, record.documents, record.tokens, record.truncated) == ("00000005", 6, 18, 2)
+    assert (record.id, record.documents, record.tokens, record.truncated) == ("00000005", 6, 18, 0)
     assert record.ann == "HNSW32,SQ8"
     assert record.ann_recall == 1.0
     assert list(record.files) == files_of(tmp_path / "00000005")
@@ -64,7 +64,7 @@ def test_a_segment_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_texts_are_counted_in_characters_with_their_titles(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path / "1", analyzer("none"), None)
     writer.add([Document(FALCONS[0].id, "four", "東京")])
-    assert (writer.count, writer.text_bytes) == (1, 7)
+    assert (writer.count, writer.characters) == (1, 7)
     writer.close()
     writer.close()
 

@@ -35,12 +35,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_of(folder) if name != "write.lock"}
 
 
-def check_clean(path: Path) -> None:
-    """Nothing lies there but what the manifest names, the manifest and perhaps the lock."""
-    manifest = read_manifest(path)
-    named_files = {f"segments/{record.id}/{name}" for record in manifest.segments for name in record.files}
+def check_clean(path: Path, *before: Manifest) -> None:
+    """Nothing lies there but what the manifest, and that of the commit before, name, the manifest and the lock."""
+    records = [record for manifest in (read_manifest(path), *before) for record in manifest.segments]
+    named_files = {f"segments/{record.id}/{name}" for record in records for name in record.files}
     assert set(files_of(path)) - {"write.lock"} == named_files | {MANIFEST}
-    assert sorted(folder.name for folder in (path / "segments").iterdir()) == [r.id for r in manifest.segments]
+    assert {folder.name for folder in (path / "segments").iterdir()} == {record.id for record in records}
 
 
 @pytest.fixture
@@ -181,12 +181,13 @@ def test_a_build_that_breaks_leaves_the_old_index_answering(tmp_path: Path, brea
     encoder = BrokenEncoder() if breaks == "encoder" else ENCODER
     with pytest.raises(KeyError, match=f"the {breaks} broke"):
         build_index(tmp_path / "x", documents, settings_of(encoder=encoder), encoder=encoder)
+    check_clean(tmp_path / "x")
     after = Index(tmp_path / "x")
     assert after.manifest == before.manifest
     assert search(after) == search(before) == ["d5", "d1", "d2"]
     after.verify()
     assert search(indexed(tmp_path / "x", newer, encoder=ENCODER), "falcon") == ["d00002", "d00000", "d00005"]
-    check_clean(tmp_path / "x")
+    check_clean(tmp_path / "x", before.manifest)
 
 
 def test_a_first_build_that_breaks_leaves_no_index(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_killed_build_leaves_the_old_index_and_the_next_one_clears_up(tmp_path
     after.verify()
     assert search(after) == ["d5", "d1", "d2"]
     indexed(tmp_path / "x", FALCONS[:2], encoder=ENCODER).verify()
-    check_clean(tmp_path / "x")
+    check_clean(tmp_path / "x", before.manifest)
 
 
 # One writer, many readers.
@@ -291,7 +292,7 @@ build_index(Path(sys.argv[1]), documents(), settings_of())
 
 
 def test_an_index_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
-    indexed(tmp_path / "x", FALCONS)
+    before = indexed(tmp_path / "x", FALCONS)
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path / "x"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
@@ -307,7 +308,7 @@ def test_an_index_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
         finally:
             holder.kill()
     build_index(tmp_path / "x", FALCONS, settings_of())  # a dead process holds nothing
-    check_clean(tmp_path / "x")
+    check_clean(tmp_path / "x", before.manifest)
 
 
 def test_a_reader_keeps_the_commit_it_opened(tmp_path: Path) -> None:
@@ -332,17 +333,20 @@ def test_opening_while_a_commit_replaces_the_index_opens_the_new_one(
     def read_and_be_overtaken(path: Path) -> Manifest:
         manifest = read_manifest(path)
         if next(overtaking, False):
-            build_index(path, named(["falcon"]), settings_of())
+            for text in ("pigeon", "falcon"):
+                build_index(path, named([text]), settings_of())
         return manifest
 
     monkeypatch.setattr(store, "read_manifest", read_and_be_overtaken)
     index = Index(tmp_path / "x")
-    assert index.manifest.commit == 2
+    assert index.manifest.commit == 3
     assert search(index) == ["d00000"]
 
 
 def test_a_reader_that_has_read_nothing_yet_is_told_when_its_commit_is_gone(tmp_path: Path) -> None:
     reader = indexed(tmp_path / "x", FALCONS)
+    indexed(tmp_path / "x", named(["falcon"]))
+    assert (tmp_path / "x/segments/00000001").is_dir()  # it goes with the next build but one
     indexed(tmp_path / "x", named(["falcon"]))
     for use in (lambda: search(reader), lambda: reader.get([DocId("d1")]), reader.verify):
         with pytest.raises(IndexStoreError, match=rf"^{tmp_path}/x/segments/00000001"):

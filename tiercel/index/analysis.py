@@ -42,7 +42,7 @@ class Analyzer:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the same text would give other terms."""
+        """Changes whenever our rules would give other terms; a newer release of a stemmer is not seen."""
         rules = (_RULES_VERSION, self.language, sorted(self.stop_words), self.cjk_bigrams)
         return hashlib.blake2b(repr(rules).encode(), digest_size=8).hexdigest()
 

@@ -20,6 +20,8 @@ from tiercel.index.analysis import Analyzer
 from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.tokens import TokenTable
 
+_UINT16_MAX = np.iinfo(np.uint16).max
+
 
 class Postings(NamedTuple):
     """Everything BM25 needs of one segment: n documents, v terms, p (term, document) pairs.
@@ -30,7 +32,8 @@ class Postings(NamedTuple):
         starts: shape (v + 1,), int64, where each term's postings begin.
         documents: shape (p,), int32, ordinals, ascending within a term.
         frequencies: shape (p,), the smallest of uint8, uint16 and uint32 that holds them all, at least 1.
-        lengths: shape (n,), int32, terms of each document, dropped tokens not counted.
+        lengths: shape (n,), terms of each document, dropped tokens not counted; uint16 or, if one is longer, uint32:
+            a query reads them at random places, so they should fit the cache.
         max_frequencies: shape (v,), int32, largest frequency of each term.
         min_lengths: shape (v,), int32, length of the shortest document that holds the term.
     """
@@ -40,7 +43,7 @@ class Postings(NamedTuple):
     starts: NDArray[np.int64]
     documents: NDArray[np.int32]
     frequencies: NDArray[np.unsignedinteger[Any]]
-    lengths: NDArray[np.int32]
+    lengths: NDArray[np.unsignedinteger[Any]]
     max_frequencies: NDArray[np.int32]
     min_lengths: NDArray[np.int32]
 
@@ -102,8 +105,11 @@ class PostingsBuilder:
             first += counts.size
         term_bytes, term_starts = _string_buffers(terms.take(order))
         self.__init__(self._analyzer)  # type: ignore[misc]
+        kept_lengths: NDArray[np.unsignedinteger[Any]] = lengths.astype(
+            np.uint16 if lengths.max(initial=0) <= _UINT16_MAX else np.uint32
+        )
         return Postings(
-            term_bytes, term_starts, starts, documents, frequencies, lengths, max_frequencies, min_lengths
+            term_bytes, term_starts, starts, documents, frequencies, kept_lengths, max_frequencies, min_lengths
         )  # fmt: skip
 
     def _learn_new_tokens(self) -> None:

@@ -80,13 +80,17 @@ class Segment:
 
 
 class SegmentWriter:
-    """Writes one segment: every batch goes to the documents, the postings and the vectors."""
+    """Writes one segment: every batch goes to the documents, the postings and the vectors.
+
+    `count` documents of `characters` in all have been added so far.
+    """
 
     def __init__(self, folder: Path, analyzer: Analyzer, encoder: Encoder | None) -> None:
         self._folder = folder
         self._encoder = encoder
+        self._truncated_before = encoder.truncated if encoder else 0
         self.count = 0
-        self.text_bytes = 0
+        self.characters = 0
         folder.mkdir(parents=True)
         self._documents = DocumentWriter(folder)
         self._postings = PostingsBuilder(analyzer)
@@ -104,9 +108,9 @@ class SegmentWriter:
         if self._encoder is not None and self._dense is not None:
             self._dense.add(self._encoder.encode_documents(texts))
         self.count += len(documents)
-        self.text_bytes += sum(map(len, texts))
+        self.characters += sum(map(len, texts))
 
-    def finish(self, settings: IndexSettings, *, truncated: int, threads: int) -> SegmentRecord:
+    def finish(self, settings: IndexSettings, *, threads: int) -> SegmentRecord:
         """Complete the segment on disk and describe it for the manifest."""
         self._documents.finish()
         postings = self._postings.finish()
@@ -122,7 +126,7 @@ class SegmentWriter:
             id=self._folder.name,
             documents=self.count,
             tokens=int(postings.lengths.sum(dtype="int64")),
-            truncated=truncated,
+            truncated=self._encoder.truncated - self._truncated_before if self._encoder else 0,
             ann=ann,
             ann_recall=recall,
             files=files,

@@ -100,33 +100,37 @@ def _build(  # noqa: PLR0913
     threads: int,
     progress: Callable[[int], None],
 ) -> Manifest:
+    # The segments of the commit before stay for those who still read it; they go with the next build.
     _remove_garbage(path, before)
+    records: list[SegmentRecord] = []
     first = before.next_segment if before else 1
     batches = _batches(_distinct(documents))
-    records: list[SegmentRecord] = []
-    done = 0
-    chain = next(batches, None)
-    while chain is not None:
-        number = first + len(records)
-        writer = SegmentWriter(path / SEGMENTS / f"{number:08d}", analyzer(settings.analyzer), encoder)
-        truncated = getattr(encoder, "truncated", 0)
-        try:
-            while chain is not None and writer.count < _SEGMENT_DOCUMENTS and writer.text_bytes < _SEGMENT_CHARACTERS:
-                writer.add(chain)
-                done += len(chain)
-                progress(done)
-                chain = next(batches, None)
-            truncated = getattr(encoder, "truncated", 0) - truncated
-            records.append(writer.finish(settings, truncated=truncated, threads=threads))
-        finally:
-            writer.close()
+    try:
+        for batch in batches:
+            folder = path / SEGMENTS / f"{first + len(records):08d}"
+            done = sum(record.documents for record in records)
+            writer = SegmentWriter(folder, analyzer(settings.analyzer), encoder)
+            try:
+                writer.add(batch)
+                while not _is_full(writer) and (more := next(batches, None)):
+                    progress(done + writer.count)
+                    writer.add(more)
+                progress(done + writer.count)
+                records.append(writer.finish(settings, threads=threads))
+            finally:
+                writer.close()
+    except BaseException:
+        _remove_garbage(path, before)  # a full disk should not stay full
+        raise
     if not records:
         raise InputError("the source holds no document", expected="at least one", next_step="Check what was given.")
-    commit = (before.commit if before else 0) + 1
-    manifest = Manifest(commit, settings, tuple(records), first + len(records))
+    manifest = Manifest((before.commit if before else 0) + 1, settings, tuple(records), first + len(records))
     commit_manifest(path, manifest)
-    _remove_garbage(path, manifest)
     return manifest
+
+
+def _is_full(writer: SegmentWriter) -> bool:
+    return writer.count >= _SEGMENT_DOCUMENTS or writer.characters >= _SEGMENT_CHARACTERS
 
 
 def _distinct(documents: Iterable[Document]) -> Iterator[Document]:
