@@ -2,8 +2,9 @@
 
 A Zipf collection is generated, of the length and shape of MS MARCO passages (lognormal, about 45 tokens;
 Zipf-Mandelbrot terms, 500,000 distinct). A query is 2 to 6 distinct terms of one document, the 30 most frequent terms
-left out as stop words. Every system gets the same texts and queries and returns the ids and scores of the k best; each
-is asked in the way that is fastest for it. Peers' defaults are kept but for k1 = 0.9, b = 0.4 where they can be set.
+left out as stop words. Every system gets the same texts and queries and returns the scores and internal numbers of the
+k best, in order; each is asked in the way that is fastest for it. Peers' defaults are kept but for k1 = 0.9, b = 0.4
+where they can be set.
 Tiercel's build also stores the documents and reaches the disk; the others index in memory and store nothing.
 
     python benchmarks/lexical.py [--documents 200000 1000000] [--queries 2000] [--systems tiercel bm25s ...]
@@ -92,7 +93,8 @@ def build_tiercel(texts: Sequence[str], folder: Path) -> Ask:
     retriever = LexicalRetriever([segment], plain)
 
     def ask(queries: Sequence[str], depth: int) -> int:
-        _, _, sizes = retriever.search(segment, analyze_queries(plain, queries), depth)
+        analyzed = analyze_queries(plain, queries)
+        _, _, sizes = retriever.search(segment, analyzed, retriever.weigh(analyzed.terms), depth)
         return int(sizes.sum())
 
     return ask

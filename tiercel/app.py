@@ -13,7 +13,7 @@ from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
 from tiercel.data.files import source_name
 from tiercel.data.records import USUAL_NAMES, FieldNames
 from tiercel.errors import IndexStoreError, InputError, ModelError, UsageError
-from tiercel.retrieve.spec import PipelineSpec, check_names, parse
+from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
 from tiercel.types import Document, Query, QueryId
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def make_index(
             documents,
             IndexSettings(found.name, found.fingerprint, record, options.ann),
             encoder=encoder,
+            replace=options.replace,
             threads=settings.threads,
             progress=progress,
         )
@@ -106,16 +107,30 @@ def make_pipeline(index: Index, spec: PipelineSpec, *, settings: Settings, param
     Raises UsageError for a stage that is not known, IndexStoreError for a leg that the index lacks or whose encoder is
     not the one that made the vectors.
     """
+    (pipeline,) = make_pipelines(index, [spec], settings=settings, parameters=parameters)
+    return pipeline
+
+
+def make_pipelines(
+    index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, parameters: BM25 | None = None
+) -> list[Cascade]:
+    """The same for several pipelines; a leg that several of them use is loaded once. All names are checked first."""
     from tiercel.retrieve.cascade import Cascade
     from tiercel.retrieve.fusion import Fusion, FusionLeg
 
-    check_names(spec, recall=RECALL_LEGS, rerank=())
-    legs = [
-        FusionLeg(leg.name, _leg(index, leg.name, leg.model, settings=settings, parameters=parameters), leg.weight)
-        for leg in spec.recall.legs
-    ]
-    recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-    return Cascade(recall, (), index, recall_keep=spec.recall.keep)
+    for spec in specs:
+        check_names(spec, recall=RECALL_LEGS, rerank=())
+    used = {(leg.name, leg.model) for spec in specs for leg in spec.recall.legs}
+    retrievers = {
+        (name, model): _retriever(index, name, model, settings=settings, parameters=parameters)
+        for name, model in sorted(used)
+    }
+    pipelines = []
+    for spec in specs:
+        legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
+        recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
+        pipelines.append(Cascade(recall, (), index, recall_keep=spec.recall.keep))
+    return pipelines
 
 
 def why_empty(index: Index, text: str) -> str:
@@ -126,7 +141,7 @@ def why_empty(index: Index, text: str) -> str:
         return "the query is empty"
     if not analyze_queries(index.analyzer, [text]).terms:
         return f"the query holds nothing but stop words or punctuation (analyzer {index.analyzer.name})"
-    return "no document holds a term of the query"
+    return "no document holds a term of the query, or all that do weigh nothing in this BM25 variant"
 
 
 def export_model(
@@ -142,17 +157,13 @@ def export_model(
 
 def _check_place(path: Path, *, replace: bool) -> None:
     """Refuse a place where an index would be in the way of something else, or something else in its way."""
-    from tiercel.index.store import is_index
+    from tiercel.index.store import already_there, is_index
 
     if path.exists() and not path.is_dir():
         raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index to replace")
     if is_index(path):
         if not replace:
-            raise IndexStoreError(
-                "there is an index already",
-                where=str(path),
-                next_step="Add --replace to build it anew, or name another path.",
-            )
+            raise already_there(path)
     elif path.is_dir() and (other := _not_of_a_build(path)):
         raise IndexStoreError(
             f"the folder holds something else ({other})",
@@ -182,8 +193,14 @@ def _at_least_one(documents: Iterator[Document], sources: Sequence[str | Path]) 
     return chain([first], documents)
 
 
-def _leg(index: Index, name: str, model: str, *, settings: Settings, parameters: BM25 | None) -> Retriever:
+def _leg_name(leg: Leg) -> str:
+    return f"{leg.name}:{leg.model}" if leg.model else leg.name
+
+
+def _retriever(index: Index, name: str, model: str, *, settings: Settings, parameters: BM25 | None) -> Retriever:
     if name == "bm25":
+        if model:
+            raise UsageError(f"the leg bm25 with the model {model!r}", expected="bm25, which runs no model")
         from tiercel.index.lexical import LexicalRetriever
 
         return LexicalRetriever(index.segments, index.analyzer, parameters=parameters, threads=settings.threads)
@@ -208,7 +225,7 @@ def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncod
     folder = None if model else find_exported(record.fingerprint, cache_dir=settings.cache_dir)
     if folder is None:
         folder = export_model(model or record.name, settings=settings, precision=_precision(record.precision))
-    encoder = OnnxEncoder(folder, threads=settings.threads)
+    encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
     if encoder.fingerprint != record.fingerprint:
         raise IndexStoreError(
             f"encoder {model or record.name!r} has the fingerprint {encoder.fingerprint}",
@@ -233,16 +250,17 @@ def _document_encoder(options: IndexOptions, *, settings: Settings, say: Callabl
 
     name = options.encoder or _default_encoder()
     folder = export_model(name, settings=settings, precision=options.precision, say=say)
-    encoder = OnnxEncoder(folder, threads=settings.threads)
+    encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
     check_ann(options.ann, encoder.dimension)
     return encoder
 
 
 def _record(encoder: OnnxEncoder, options: IndexOptions) -> EncoderRecord:
     from tiercel.index.manifest import EncoderRecord
+    from tiercel.models.zoo import known_names
 
     name = options.encoder or _default_encoder()
-    if Path(name).is_dir():
+    if name not in known_names() and Path(name).is_dir():
         name = str(Path(name).resolve())
     description = encoder.description
     return EncoderRecord(

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from tiercel.config import Precision, Settings
 from tiercel.data.corpus import CorpusFormat
+from tiercel.data.queries import QueryFormat
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import IndexStoreError, InputError, TiercelError, UsageError
@@ -60,6 +61,9 @@ B = Annotated[float, typer.Option(help="BM25 b.")]
 Variant = Annotated[
     str, typer.Option(help="BM25 variant: lucene, robertson, atire, bm25l, bm25+, rank-bm25-okapi, rank-bm25-l.")
 ]
+QueryForm = Annotated[QueryFormat | None, typer.Option(help="Form of the queries, if their name does not tell.")]
+QueryIdField = Annotated[str | None, typer.Option(help="Field of a query's id, if not _id, id, qid or query_id.")]
+QueryTextField = Annotated[str | None, typer.Option(help="Field of its text, if not text, query, title or question.")]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
@@ -119,7 +123,10 @@ def search(
     pipeline: Pipeline = "",
     as_json: AsJson = False,
     run: Annotated[str | None, typer.Option(help="Write a run file; - for stdout.", metavar="FILE")] = None,
-    format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,
+    query_format: QueryForm = None,
+    query_id_field: QueryIdField = None,
+    query_text_field: QueryTextField = None,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -133,9 +140,10 @@ def search(
 
     if run is not None and as_json:
         raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
-    if run is None and format is not None:
-        raise UsageError("--format without --run", expected="a run for it to be the form of")
-    asked = _queries(query, queries)
+    if run is None and run_format is not None:
+        raise UsageError("--run-format without --run", expected="a run for it to be the form of")
+    fields = FieldNames(id=query_id_field, text=query_text_field)
+    asked = _queries(query, queries, fields, query_format)
     opened = open_index(index)
     spec = parse(pipeline) if pipeline else default_pipeline(opened)
     cascade = make_pipeline(
@@ -149,7 +157,7 @@ def search(
     if run is not None:
         from tiercel.data.runs import write_run
 
-        form = format or ("trec" if run == "-" else None)
+        form = run_format or ("trec" if run == "-" else None)
         write_run(telling_empty(rankings, opened), run, format=form, tag=tag)
     elif as_json:
         print_rankings_json(rankings, opened)
@@ -167,7 +175,10 @@ def evaluate(
         list[str] | None, typer.Option("--pipeline", "-p", help="Stages; repeat to evaluate several.")
     ] = None,
     runs: Annotated[list[str] | None, typer.Option("--run", help="Evaluate ready run files instead.")] = None,
-    format: Annotated[RunFormat | None, typer.Option(help="Form of the runs, if they do not tell.")] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the runs, if they do not tell.")] = None,
+    query_format: QueryForm = None,
+    query_id_field: QueryIdField = None,
+    query_text_field: QueryTextField = None,
     measures: Measures = None,
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
@@ -190,7 +201,7 @@ def evaluate(
     unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
-    if queries == qrels == "-":
+    if [queries, qrels, *(runs or ())].count("-") > 1:
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
     judgments = read_qrels(qrels, split=split)
     if index is None:
@@ -198,14 +209,14 @@ def evaluate(
         from tiercel.evaluation.measures import evaluate as measure
         from tiercel.screen import print_run_results
 
-        rankings = {name: read_run(name, format=format) for name in runs or ()}
+        rankings = {name: read_run(name, format=run_format) for name in runs or ()}
         print_run_results(
             {name: measure(run, judgments, wanted) for name, run in rankings.items()}, rankings, as_json=as_json
         )
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import default_pipeline, make_pipeline, open_index
+    from tiercel.app import default_pipeline, make_pipelines, open_index
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
@@ -213,15 +224,16 @@ def evaluate(
     from tiercel.screen import print_pipeline_reports, say
 
     opened = open_index(index)
-    asked = read_queries(queries)
+    fields = FieldNames(id=query_id_field, text=query_text_field)
+    asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
-    settings, parameters = Settings.from_environment(), BM25(k1=k1, b=b, variant=variant)
-    cascades = {str(spec): make_pipeline(opened, spec, settings=settings, parameters=parameters) for spec in specs}
+    parameters = BM25(k1=k1, b=b, variant=variant)
+    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), parameters=parameters)
     reports = {}
-    for name, cascade in cascades.items():
-        say(f"evaluating {name}")
-        reports[name] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
+    for spec, cascade in zip(specs, cascades, strict=True):
+        say(f"evaluating {spec}")
+        reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
     print_pipeline_reports(reports, as_json=as_json)
 
 
@@ -307,7 +319,7 @@ def _root(
     pass
 
 
-def _queries(query: str | None, queries: str | None) -> list[Query]:
+def _queries(query: str | None, queries: str | None, fields: FieldNames, format: QueryFormat | None) -> list[Query]:
     from tiercel.data.queries import read_queries
 
     if (query is None) == (queries is None):
@@ -319,9 +331,10 @@ def _queries(query: str | None, queries: str | None) -> list[Query]:
         if not query.isascii() and query != query.encode("utf-8", "replace").decode("utf-8"):
             raise UsageError("a query that is not UTF-8", expected="text in UTF-8")
         return [Query(QueryId("1"), query)]
-    found = read_queries(queries or "-")
+    source = queries or ""
+    found = read_queries(source, fields=fields, format=format)
     if not found:
-        raise InputError("there is no query in it", where=queries or "-", expected="at least one")
+        raise InputError("there is no query in it", where=source, expected="at least one")
     return found
 
 

@@ -21,12 +21,14 @@ class Settings:
     Attributes:
         cache_dir: where exported models are kept (`TIERCEL_CACHE_DIR`, else the user's cache folder).
         offline: never ask a model hub (`TIERCEL_OFFLINE=1`, or `HF_HUB_OFFLINE=1`).
+        provider: what runs the networks, `cpu` or `cuda` (`TIERCEL_PROVIDER`); refused where it is not there.
         threads: threads for encoding and search (`TIERCEL_THREADS`, else the processors this process may use).
     """
 
     cache_dir: Path
     offline: bool
     threads: int
+    provider: str = "cpu"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -36,6 +38,7 @@ class Settings:
             cache_dir=_cache_dir(env),
             offline=_flag(env, "TIERCEL_OFFLINE") or _flag(env, "HF_HUB_OFFLINE"),
             threads=_threads(env),
+            provider=env.get("TIERCEL_PROVIDER") or "cpu",
         )
 
 

@@ -206,7 +206,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
             {
                 "id": record.id,
                 "documents": record.documents,
-                "tokens": record.tokens,
+                "terms": record.terms,
                 "truncated": record.truncated,
                 "ann": record.ann,
                 "ann_recall": record.ann_recall,

@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, NewType
+from typing import Any, NamedTuple, NewType, TypeAlias
 
 DocId = NewType("DocId", str)
 """The caller's own name of a document: opaque, never parsed, never an array position."""
 
 QueryId = NewType("QueryId", str)
 """The caller's own name of a query: opaque."""
+
+Qrels: TypeAlias = Mapping[QueryId, Mapping[DocId, int]]
+"""Judgments: the relevance of documents to queries; 1 and more is relevant, a document not listed is unjudged."""
 
 _NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 

@@ -79,15 +79,15 @@ def test_three_columns_want_a_header(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("", "no judgements: the file is empty"),
-        ("\n\n", "no judgements: the file is empty"),
-        (BEIR_HEADER, "no judgements, only a header"),
+        ("", "no judgments: the file is empty"),
+        ("\n\n", "no judgments: the file is empty"),
+        (BEIR_HEADER, "no judgments, only a header"),
     ],
 )
-def test_no_judgements(write: Write, content: str, found: str) -> None:
+def test_no_judgments(write: Write, content: str, found: str) -> None:
     path = write("a.tsv", content)
     error = refused(path)
-    assert (error.where, error.found, error.expected) == (str(path), found, "one judgement a line")
+    assert (error.where, error.found, error.expected) == (str(path), found, "one judgment a line")
 
 
 def beir(write: Write, *splits: str) -> None:

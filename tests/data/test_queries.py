@@ -130,7 +130,7 @@ def test_an_unknown_ending(write: Write) -> None:
     error = refused(write("q.xml", ""))
     assert error.found == "the ending '.xml' says nothing about the form"
     assert ".jsonl, .ndjson, .json, .tsv, .csv, .txt" in error.expected
-    assert error.next_step == "Say what it is with --format (jsonl, tsv, csv, text, beir)"
+    assert error.next_step == "Say what it is with --query-format (jsonl, tsv, csv, text, beir)"
     assert refused(write("q", "")).found == "a name without ending"
 
 

@@ -140,7 +140,7 @@ def test_a_first_line_of_no_known_form(write: Write) -> None:
     error = refused(path)
     assert (error.where, error.found) == (str(path), "2 columns in the first line: 'q d'")
     assert error.expected.startswith("6 (TREC: query id, Q0, document id, rank, score, tag), 3 (MS MARCO: ")
-    assert error.next_step == "Say what it is with --format (trec, msmarco, jsonl)"
+    assert error.next_step == "Say what it is with --run-format (trec, msmarco, jsonl)"
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_lines_that_are_refused(write: Write, form: RunFormat, line: str, found:
 
 
 def test_the_other_column_form_is_suggested(write: Write) -> None:
-    assert refused(write("a.txt", "q d 1")).next_step == "If it is of MS MARCO form, say --format msmarco"
-    assert refused(write("a", "q Q0 d 1 1 t"), "msmarco").next_step == "If it is of TREC form, say --format trec"
+    assert refused(write("a.txt", "q d 1")).next_step == "If it is of MS MARCO form, say --run-format msmarco"
+    assert refused(write("a", "q Q0 d 1 1 t"), "msmarco").next_step == "If it is of TREC form, say --run-format trec"
 
 
 def test_a_query_on_two_lines_of_jsonl(write: Write) -> None:
@@ -266,7 +266,7 @@ def test_a_tag_of_two_words(tmp_path: Path) -> None:
 
 
 def test_a_target_that_says_no_format(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the run .*a\.out without a format; .*Say which with --format"):
+    with pytest.raises(UsageError, match=r"the run .*a\.out without a format; .*Say which with --run-format"):
         write_run([], tmp_path / "a.out")
     with pytest.raises(UsageError, match="the run on standard output without a format"):
         write_run([], "-")

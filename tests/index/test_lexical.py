@@ -271,3 +271,11 @@ def test_the_best_hit_explains_itself(scifact: Index) -> None:
     assert [type(part) for part in ranking.hits[0]] == [str, float, type(None)]
     assert isinstance(ranking.hits[0], Hit)
     assert "white matter" in scifact.get(ranking.doc_ids)[0].text
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 64, 200])
+def test_any_number_of_threads_gives_the_same_rankings(tmp_path: Path, count: int) -> None:
+    index = indexed(tmp_path / "x", named(zipf_texts(300, words=60, seed=5)))
+    queries = asked(*zipf_texts(count, words=60, seed=6, longest=5))
+    alone = LexicalRetriever(index.segments, index.analyzer, threads=1).retrieve(queries, keep=20)
+    assert LexicalRetriever(index.segments, index.analyzer, threads=4).retrieve(queries, keep=20) == alone

@@ -29,7 +29,7 @@ def test_a_record_says_what_was_written(tmp_path: Path) -> None:
     record = written(tmp_path / "00000005", FALCONS[:2], FALCONS[2:], encoder=ENCODER, ann="hnsw")
     # Terms left of the six texts: falcon hunt pigeon | tiercel male falcon | pigeon live citi citi breed | male pigeon
     # | falcon falcon falcon | noth see
-    assert (record.id, record.documents, record.tokens, record.truncated) == ("00000005", 6, 18, 0)
+    assert (record.id, record.documents, record.terms, record.truncated) == ("00000005", 6, 18, 0)
     assert record.ann == "HNSW32,SQ8"
     assert record.ann_recall == 1.0
     assert list(record.files) == files_of(tmp_path / "00000005")

@@ -190,6 +190,14 @@ def test_a_build_that_breaks_leaves_the_old_index_answering(tmp_path: Path, brea
     check_clean(tmp_path / "x", before.manifest)
 
 
+def test_an_index_that_another_build_committed_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    before = indexed(tmp_path / "x", FALCONS)
+    with pytest.raises(IndexStoreError, match="there is an index already"):
+        build_index(tmp_path / "x", named(["falcon"]), settings_of(), replace=False)
+    assert Index(tmp_path / "x").manifest == before.manifest
+    check_clean(tmp_path / "x")
+
+
 def test_a_first_build_that_breaks_leaves_no_index(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         build_index(tmp_path / "x", broken_source(FALCONS), settings_of())

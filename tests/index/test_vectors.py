@@ -222,3 +222,12 @@ def test_threads_of_faiss_are_given_back() -> None:
     with faiss_threads(before + 1):
         assert faiss.omp_get_max_threads() == before + 1
     assert faiss.omp_get_max_threads() == before
+
+
+@pytest.mark.parametrize("choice", ["PCA8,IVF4,Flat", "PCA8,HNSW8", "IVF4,Flat"])
+def test_the_search_effort_reaches_an_index_behind_a_transform(tmp_path: Path, choice: str) -> None:
+    vectors, _, _ = written(tmp_path / "dense", unit_rows(400), choice)
+    core = vectors.index
+    while isinstance(core, faiss.IndexPreTransform):
+        core = faiss.downcast_index(core.index)
+    assert (core.hnsw.efSearch if "HNSW" in choice else core.nprobe) == (128 if "HNSW" in choice else 4)

@@ -137,6 +137,17 @@ def test_a_second_preparation_exports_nothing(bert_folder: Path, tmp_path: Path)
     assert messages == []
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "tiercel.json"])
+def test_a_damaged_export_in_the_cache_is_made_again(bert_folder: Path, tmp_path: Path, name: str) -> None:
+    folder = zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, precision="fp32")
+    fingerprint = OnnxEncoder(folder).fingerprint
+    (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+    with pytest.raises(ModelError):
+        OnnxEncoder(folder)
+    assert zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, precision="fp32") == folder
+    assert OnnxEncoder(folder).fingerprint == fingerprint
+
+
 def test_naming_a_place_imports_nothing_heavy() -> None:
     code = """
 import sys

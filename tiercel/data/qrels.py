@@ -1,4 +1,4 @@
-"""Relevance judgements: TREC, BEIR and MS MARCO forms."""
+"""Relevance judgments: TREC, BEIR and MS MARCO forms."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from typing import TypeAlias
 from tiercel.data.files import Source, check_source, decode_lines, is_stdio, read_byte_lines, source_name
 from tiercel.data.records import blank_rows, checked_id, columns, excerpt, line_of, located, peeked, tab_rows
 from tiercel.errors import InputError, UsageError
-from tiercel.types import DocId, QueryId
-
-Qrels: TypeAlias = dict[QueryId, dict[DocId, int]]
-"""The grade of each judged document of each query, in the order of the file; 0 and below: not relevant."""
+from tiercel.types import DocId, Qrels, QueryId
 
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _TREC_COLUMNS = "query id, 0, document id, grade"
@@ -22,11 +19,11 @@ _PAIR_COLUMNS = "query id, id of a relevant document"
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}")  # nine digits: evaluators keep grades in 32 bits
 _RELEVANT = "1"
 
-_Judgement: TypeAlias = tuple[QueryId, DocId, int]
+_Judgment: TypeAlias = tuple[QueryId, DocId, int]
 
 
 def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
-    """Judgements from a file or a BEIR folder.
+    """Judgments from a file or a BEIR folder.
 
     Files are told by their first line: BEIR's header, four columns (TREC, MS MARCO), or two (every pair is relevant).
     A BEIR folder gives `qrels/<split>.tsv`; without a split, `test` if it is there, else the only one.
@@ -46,7 +43,7 @@ def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
     else:
         path = source
     name = source_name(path)
-    return _collected(_judgements(path, name), name)
+    return _collected(_judgments(path, name), name)
 
 
 def _split_file(folder: Path, split: str | None) -> Path:
@@ -70,21 +67,21 @@ def _split_file(folder: Path, split: str | None) -> Path:
     return files[split]
 
 
-def _judgements(source: Source, name: str) -> Iterator[tuple[int, _Judgement]]:
+def _judgments(source: Source, name: str) -> Iterator[tuple[int, _Judgment]]:
     first, raw_lines = peeked(read_byte_lines(source))
     if not first:
-        raise InputError("no judgements: the file is empty", expected="one judgement a line", where=name)
+        raise InputError("no judgments: the file is empty", expected="one judgment a line", where=name)
     lines = decode_lines(raw_lines, name)
     if first.rstrip().split(b"\t") == [cell.encode() for cell in _BEIR_HEADER]:
         next(lines)
-        return located(tab_rows(lines, name, {3: ", ".join(_BEIR_HEADER)}), _judgement_of, line_of(name))
+        return located(tab_rows(lines, name, {3: ", ".join(_BEIR_HEADER)}), _judgment_of, line_of(name))
     width = len(first.split())
     if width == 4:
         rows = blank_rows(lines, name, width=4, meaning=_TREC_COLUMNS)
-        return located(rows, lambda cells: _judgement_of([cells[0], cells[2], cells[3]]), line_of(name))
+        return located(rows, lambda cells: _judgment_of([cells[0], cells[2], cells[3]]), line_of(name))
     if width == 2:
         rows = blank_rows(lines, name, width=2, meaning=_PAIR_COLUMNS)
-        return located(rows, lambda cells: _judgement_of([*cells, _RELEVANT]), line_of(name))
+        return located(rows, lambda cells: _judgment_of([*cells, _RELEVANT]), line_of(name))
     number, shown = next(lines)
     raise InputError(
         f"{columns(width)}: {excerpt(shown)}",
@@ -94,7 +91,7 @@ def _judgements(source: Source, name: str) -> Iterator[tuple[int, _Judgement]]:
     )
 
 
-def _judgement_of(cells: list[str]) -> _Judgement:
+def _judgment_of(cells: list[str]) -> _Judgment:
     query_id, doc_id, grade = cells
     if not _GRADE.fullmatch(grade.strip()):
         raise InputError(
@@ -105,9 +102,9 @@ def _judgement_of(cells: list[str]) -> _Judgement:
     return QueryId(checked_id(query_id, "the query id")), DocId(checked_id(doc_id, "the document id")), int(grade)
 
 
-def _collected(judgements: Iterator[tuple[int, _Judgement]], name: str) -> Qrels:
-    qrels: Qrels = {}
-    for number, (query_id, doc_id, grade) in judgements:
+def _collected(judgments: Iterator[tuple[int, _Judgment]], name: str) -> Qrels:
+    qrels: dict[QueryId, dict[DocId, int]] = {}
+    for number, (query_id, doc_id, grade) in judgments:
         earlier = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
         if earlier != grade:
             raise InputError(
@@ -117,5 +114,5 @@ def _collected(judgements: Iterator[tuple[int, _Judgement]], name: str) -> Qrels
                 where=f"{name}:{number}",
             )
     if not qrels:
-        raise InputError("no judgements, only a header", expected="one judgement a line", where=name)
+        raise InputError("no judgments, only a header", expected="one judgment a line", where=name)
     return qrels

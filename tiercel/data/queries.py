@@ -48,8 +48,8 @@ _ENDINGS: dict[str, QueryFormat] = {
     ".csv": "csv",
     ".txt": "text",
 }
-_ID = Field("id", "--id-field", ("_id", "id", "qid", "query_id"))
-_TEXT = Field("text", "--text-field", ("text", "query", "title", "question"))
+_ID = Field("id", "--query-id-field", ("_id", "id", "qid", "query_id"))
+_TEXT = Field("text", "--query-text-field", ("text", "query", "title", "question"))
 _TSV_WIDTHS = {2: "qid, text"}
 _BEIR_FILES = ("queries.jsonl", "queries.jsonl.gz")
 
@@ -87,7 +87,7 @@ def _form_of(source: Source, first_line: bytes) -> QueryFormat:
         if ending_of(source)
         else "a name without ending",
         expected=f"{', '.join(_ENDINGS)} (each also with .gz)",
-        next_step=f"Say what it is with --format ({', '.join(QUERY_FORMATS)})",
+        next_step=f"Say what it is with --query-format ({', '.join(QUERY_FORMATS)})",
         where=source_name(source),
     )
 

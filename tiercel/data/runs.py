@@ -94,7 +94,7 @@ def write_run(
         raise UsageError(
             f"the run {'on standard output' if is_stdio(target) else source_name(target)} without a format",
             expected=f"one of {', '.join(RUN_FORMATS)}",
-            next_step="Say which with --format, or give the file an ending such as .trec or .jsonl",
+            next_step="Say which with --run-format, or give the file an ending such as .trec or .jsonl",
         )
     if form == "trec" and tag.split() != [tag]:
         raise UsageError(f"the tag {tag!r}", expected="one word, since TREC columns are separated by white space")
@@ -136,7 +136,7 @@ def _form_of(source: Source, first_line: bytes, name: str) -> RunFormat:
     raise InputError(
         f"{columns(width)} in the first line: {excerpt(first_line.decode('utf-8', 'backslashreplace'))}",
         expected=f"6 (TREC: {_TREC_COLUMNS}), 3 (MS MARCO: {_MSMARCO_COLUMNS}) or a JSON object",
-        next_step=f"Say what it is with --format ({', '.join(RUN_FORMATS)})",
+        next_step=f"Say what it is with --run-format ({', '.join(RUN_FORMATS)})",
         where=name,
     )
 
@@ -144,7 +144,7 @@ def _form_of(source: Source, first_line: bytes, name: str) -> RunFormat:
 def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
     found: dict[QueryId, dict[DocId, float]] = {}
     tags: dict[QueryId, str] = {}
-    step = "If it is of MS MARCO form, say --format msmarco"
+    step = "If it is of MS MARCO form, say --run-format msmarco"
     rows = blank_rows(decode_lines(lines, name), name, width=6, meaning=_TREC_COLUMNS, next_step=step)
     for number, (row, score) in located(rows, lambda cells: (cells, _score_of(cells[4])), line_of(name)):
         query_id = QueryId(row[0])
@@ -156,7 +156,7 @@ def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
 def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
     found: dict[QueryId, dict[DocId, float]] = {}
     ranks: dict[QueryId, set[int]] = {}
-    step = "If it is of TREC form, say --format trec"
+    step = "If it is of TREC form, say --run-format trec"
     rows = blank_rows(decode_lines(lines, name), name, width=3, meaning=_MSMARCO_COLUMNS, next_step=step)
     for number, (row, rank) in located(rows, lambda cells: (cells, _rank_of(cells[2])), line_of(name)):
         query_id, where = QueryId(row[0]), f"{name}:{number}"

@@ -20,10 +20,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from tiercel.errors import InputError, UsageError
-from tiercel.types import DocId, QueryId, Ranking
-
-Qrels = Mapping[QueryId, Mapping[DocId, int]]
-"""Judgments: the relevance of a document to a query; 1 and more is relevant, a document not listed is unjudged."""
+from tiercel.types import DocId, Qrels, QueryId, Ranking
 
 EXAMPLES = "nDCG@10 RR@10 R@100 AP P@5 AP(rel=2) Success@5 Judged@10"
 

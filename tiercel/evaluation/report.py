@@ -8,9 +8,9 @@ from typing import Any
 
 from tiercel.errors import UsageError
 from tiercel.evaluation.latency import MAX_TIMED_QUERIES, Latency, measure_latency
-from tiercel.evaluation.measures import EvaluationResult, Measure, Qrels, check_overlap, evaluate
+from tiercel.evaluation.measures import EvaluationResult, Measure, check_overlap, evaluate
 from tiercel.retrieve.trace import TracedRetriever
-from tiercel.types import Query, Ranking
+from tiercel.types import Qrels, Query, Ranking
 
 QUERIES_PER_BATCH = 64
 """Queries in flight at once: enough to fill a reranker's batches, few enough to hold all their candidates' texts."""

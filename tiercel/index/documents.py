@@ -84,11 +84,11 @@ class StoredDocuments:
     def ids(self, ordinals: NDArray[np.integer[Any]]) -> list[DocId]:
         """Ids of these ordinals, in the same order."""
         distinct, inverse = np.unique(ordinals, return_inverse=True)
+        numbers = np.searchsorted(self._starts, distinct, side="right") - 1
         names: list[str] = []
-        for batch, start, end in zip(self._batches, self._starts[:-1], self._starts[1:], strict=True):
-            first, last = np.searchsorted(distinct, (start, end))
-            if first < last:
-                names.extend(batch.column(0).take(pa.array(distinct[first:last] - start)).to_pylist())
+        for number in np.unique(numbers).tolist():  # only the batches that hold some of them
+            rows = distinct[numbers == number] - self._starts[number]
+            names.extend(self._batches[number].column(0).take(pa.array(rows)).to_pylist())
         return [DocId(names[i]) for i in inverse.tolist()]
 
     def ordinal(self, doc_id: DocId) -> int | None:

@@ -31,11 +31,10 @@ def map_array(path: Path) -> NDArray[Any]:
     return np.asarray(mapped)
 
 
-def damaged(path: Path, problem: str) -> IndexStoreError:
-    """The error for a file of an index that is not as it was written."""
-    return IndexStoreError(
-        problem, where=str(path), expected="the file as it was written", next_step="Build the index again."
-    )
+def damaged(path: Path, problem: str, otherwise: str = "") -> IndexStoreError:
+    """The error for a file of an index that is not as it was written; `otherwise` says what it may be instead."""
+    step = f"{otherwise}; else build it again." if otherwise else "Build the index again."
+    return IndexStoreError(problem, where=str(path), expected="the file as it was written", next_step=step)
 
 
 def digest(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from tiercel.index.tokens import TokenTable
 from tiercel.types import DocId, Query, Ranking
 
 STAGE = "bm25"
-_QUERIES_PER_TASK = 64
+_MOST_QUERIES_PER_TASK = 64
+
+TermWeights: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Weight and constant of each term; see `bm25.term_weights`."""
 
 
 class AnalyzedQueries(NamedTuple):
@@ -50,28 +53,27 @@ class LexicalRetriever:
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """One Ranking per query. A query without a term of the collection gets an empty one."""
-        texts = [query.text for query in queries]
-        parts = [
-            (segment, *self.search(segment, batch, keep))
-            for batch in [analyze_queries(self._analyzer, texts)]
-            for segment in self._segments
-        ]
+        analyzed = analyze_queries(self._analyzer, [query.text for query in queries])
+        weights = self.weigh(analyzed.terms)
+        parts = [(segment, *self.search(segment, analyzed, weights, keep)) for segment in self._segments]
         return list(_rankings(queries, parts, keep)) if parts else [Ranking(query, (), STAGE) for query in queries]
 
     def search(
-        self, segment: Segment, queries: AnalyzedQueries, keep: int
+        self, segment: Segment, queries: AnalyzedQueries, weights: TermWeights, keep: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
         """The best documents of one segment for each query: what `bm25.top_k` returns, constants added in float64."""
-        weights, constants = self.weigh(queries.terms)
-        batch, constant = _query_batch(segment.postings, queries, weights, constants)
+        batch, constant = _query_batch(segment.postings, queries, *weights)
         norm = self.parameters.norm(self._statistics.mean_length)
         growth = self.parameters.growth
 
+        # Enough tasks for every thread, none so small that its call costs more than its work.
+        size = min(_MOST_QUERIES_PER_TASK, max(8, -(-(batch.starts.size - 1) // self._threads)))
+
         def task(first: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
-            part = QueryBatch(batch.starts[first : first + _QUERIES_PER_TASK + 1], batch.terms, batch.weights)
+            part = QueryBatch(batch.starts[first : first + size + 1], batch.terms, batch.weights)
             return top_k(segment.postings, part, norm, growth, segment.documents.order, keep)
 
-        firsts = range(0, batch.starts.size - 1, _QUERIES_PER_TASK)
+        firsts = range(0, batch.starts.size - 1, size)
         if self._threads > 1 and len(firsts) > 1:
             with ThreadPoolExecutor(self._threads) as pool:
                 parts = list(pool.map(task, firsts))
@@ -83,7 +85,7 @@ class LexicalRetriever:
         # In float32 a large constant would make equals of scores that differ.
         return hits, scores + constant[:, None], sizes
 
-    def weigh(self, terms: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def weigh(self, terms: Sequence[bytes]) -> TermWeights:
         """Weight and constant of each term over the whole collection; see `bm25.term_weights`."""
         frequencies = np.zeros(len(terms), dtype=np.int64)
         for segment in self._segments:
@@ -95,10 +97,10 @@ class LexicalRetriever:
 
     def _collection_statistics(self) -> CollectionStatistics:
         documents = sum(segment.postings.lengths.size for segment in self._segments)
-        tokens = sum(segment.record.tokens for segment in self._segments)
+        terms = sum(segment.record.terms for segment in self._segments)
         needs_idf = self.parameters.variant == "rank-bm25-okapi" and documents
         mean_idf = _mean_idf(self._segments, documents) if needs_idf else 0.0
-        return CollectionStatistics(documents, tokens / documents if documents else 0.0, mean_idf)
+        return CollectionStatistics(documents, terms / documents if documents else 0.0, mean_idf)
 
 
 def analyze_queries(analyzer: Analyzer, texts: Sequence[str]) -> AnalyzedQueries:

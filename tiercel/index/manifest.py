@@ -61,7 +61,7 @@ class SegmentRecord:
     Attributes:
         id: name of its folder.
         documents: number of documents.
-        tokens: terms of all documents together.
+        terms: length of all documents together, in terms.
         truncated: documents longer than the encoder's window, of which only the beginning was encoded.
         ann: FAISS factory string of its vectors, "flat" for exact search, "" without vectors.
         ann_recall: share of the exact 10 nearest that the ANN found on sampled vectors; None where search is exact.
@@ -70,7 +70,7 @@ class SegmentRecord:
 
     id: str
     documents: int
-    tokens: int
+    terms: int
     truncated: int
     ann: str
     ann_recall: float | None
@@ -105,10 +105,16 @@ def read_manifest(index: Path) -> Manifest:
         ) from None
     except NotADirectoryError:
         raise IndexStoreError("this is a file", where=str(index), expected="the folder of an index") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise IndexStoreError(
+            f"the manifest cannot be read: {error.strerror}", where=str(path), next_step="Check its permissions."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise _unreadable(path, "it names no format")
+        raise IndexStoreError(
+            "this is not a manifest of Tiercel: it names no format", where=str(path), expected="the folder of an index"
+        )
     if content["format"] > FORMAT:
         raise IndexStoreError(
             f"the index has format {content['format']}",
@@ -118,7 +124,10 @@ def read_manifest(index: Path) -> Manifest:
         )
     if content.get("digest") != _digest(content):
         raise _unreadable(path, "its content does not match its own digest")
-    return _from_json(content)
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, f"its fields are not those of format {content['format']} ({error})") from error
 
 
 def commit_manifest(index: Path, manifest: Manifest) -> None:

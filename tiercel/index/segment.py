@@ -64,7 +64,9 @@ class Segment:
             try:
                 size = path.stat().st_size
             except OSError as error:
-                raise damaged(path, "the file is missing") from error
+                raise damaged(
+                    path, "the file is missing", "If the index was replaced meanwhile, open it again"
+                ) from error
             if size != file.size_bytes:
                 raise damaged(path, f"it holds {size} bytes, the manifest says {file.size_bytes}")
 
@@ -120,12 +122,12 @@ class SegmentWriter:
         for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
             make_durable(path)
             files[path.relative_to(self._folder).as_posix()] = FileRecord(path.stat().st_size, digest(path))
-        for folder in [self._folder, *(path for path in self._folder.rglob("*") if path.is_dir())]:
+        for folder in [self._folder.parent, self._folder, *(path for path in self._folder.rglob("*") if path.is_dir())]:
             make_durable(folder)
         return SegmentRecord(
             id=self._folder.name,
             documents=self.count,
-            tokens=int(postings.lengths.sum(dtype="int64")),
+            terms=int(postings.lengths.sum(dtype="int64")),
             truncated=self._encoder.truncated - self._truncated_before if self._encoder else 0,
             ann=ann,
             ann_recall=recall,

@@ -50,23 +50,24 @@ class Index:
         return sum(file.size_bytes for file in files) + (self.path / MANIFEST).stat().st_size
 
     def _document(self, doc_id: DocId) -> Document:
-        for segment in self.segments:
+        for segment in reversed(self.segments):  # the newest first
             ordinal = segment.documents.ordinal(doc_id)
             if ordinal is not None:
                 return segment.documents.document(ordinal)
         raise IndexStoreError(f"no document has the id {doc_id!r}", where=str(self.path))
 
 
-def build_index(
+def build_index(  # noqa: PLR0913
     path: Path,
     documents: Iterable[Document],
     settings: IndexSettings,
     *,
     encoder: Encoder | None = None,
+    replace: bool = True,
     threads: int = 1,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Manifest:
-    """Make an index of these documents in one commit, in place of whatever index was there.
+    """Make an index of these documents in one commit, in place of whatever index was there if `replace` allows it.
 
     `progress` is told how many documents have been added each time some have. Until the commit an older index stays as
     it is, and an error or a kill leaves it so. Raises InputError when there is no document or an id comes twice, and
@@ -76,7 +77,9 @@ def build_index(
     lock = FileLock(path / _LOCK, timeout=0)
     try:
         with lock:
-            before = read_manifest(path) if (path / MANIFEST).exists() else None
+            before = read_manifest(path) if is_index(path) else None
+            if before is not None and not replace:
+                raise already_there(path)
             return _build(path, before, documents, settings, encoder, threads, progress)
     except Timeout:
         raise IndexStoreError(
@@ -84,6 +87,15 @@ def build_index(
             where=str(path),
             next_step="Wait for it, or stop it, and try again.",
         ) from None
+
+
+def already_there(path: Path) -> IndexStoreError:
+    """The error for a place that another index has."""
+    return IndexStoreError(
+        "there is an index already",
+        where=str(path),
+        next_step="Add --replace to build it anew, or name another path.",
+    )
 
 
 def is_index(path: Path) -> bool:

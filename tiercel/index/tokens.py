@@ -222,7 +222,7 @@ def _tokenize(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # prag
                 continue
             end = position
             if kind == 1:
-                while position < limit and position - start < 252:
+                while position < limit and position - start < MAX_TOKEN_BYTES:
                     kind, width = _classify(data, position, classes, above)
                     if kind != 1:
                         break

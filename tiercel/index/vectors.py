@@ -186,16 +186,25 @@ def _build(factory: str, vectors: NDArray[np.float16], *, threads: int) -> Any:
 
 def _empty_ann(factory: str, dimension: int) -> Any:
     index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    if isinstance(index, faiss.IndexHNSW):
-        index.hnsw.efConstruction = _EF_CONSTRUCTION
+    core = _core(index)
+    if isinstance(core, faiss.IndexHNSW):
+        core.hnsw.efConstruction = _EF_CONSTRUCTION
     return index
 
 
 def _set_effort(index: Any) -> None:
-    if isinstance(index, faiss.IndexHNSW):
-        index.hnsw.efSearch = _EF_SEARCH
-    elif isinstance(index, faiss.IndexIVF):
-        index.nprobe = min(_N_PROBE, index.nlist)
+    core = _core(index)
+    if isinstance(core, faiss.IndexHNSW):
+        core.hnsw.efSearch = _EF_SEARCH
+    elif isinstance(core, faiss.IndexIVF):
+        core.nprobe = min(_N_PROBE, core.nlist)
+
+
+def _core(index: Any) -> Any:
+    """The index below the transforms (`PCA64,…`, `OPQ16,…`) that a factory string may put before it."""
+    while isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return index
 
 
 def _measured_recall(index: Any, vectors: NDArray[np.float16]) -> float:

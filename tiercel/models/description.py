@@ -96,6 +96,20 @@ def is_exported(folder: Path) -> bool:
     return (folder / DESCRIPTION_FILE).is_file()
 
 
+def is_intact(folder: Path) -> bool:
+    """Whether the folder holds an export whose files are those that were exported."""
+    if not is_exported(folder):
+        return False
+    try:
+        known = read_description(folder)
+        found = compute_fingerprint(
+            folder, precision=known.precision, max_tokens=known.max_tokens, prompts=known.prompts
+        )
+    except ModelError:
+        return False
+    return found == known.fingerprint
+
+
 def write_description(folder: Path, description: ModelDescription) -> None:
     """Write tiercel.json into `folder`; the last step of making a model there."""
     content = {"format": FORMAT, **dataclasses.asdict(description)}

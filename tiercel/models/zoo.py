@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.description import FORMAT, file_digest, is_exported, read_description
+from tiercel.models.description import FORMAT, file_digest, is_exported, is_intact, read_description
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 DEFAULT_PRECISION: Precision = "int8"
@@ -108,7 +108,7 @@ def prepare_encoder(
         return source.folder
     wanted = precision or DEFAULT_PRECISION
     target = cache_folder(source, cache_dir, precision=wanted)
-    if not is_exported(target):
+    if not is_intact(target):
         _export_locked(source, target, precision=wanted, progress=progress)
     return target
 
@@ -260,8 +260,10 @@ def _export_locked(
             where=str(target.parent),
         ) from error
     with FileLock(f"{target}.lock"):
-        if is_exported(target):  # another process was faster
+        if is_intact(target):  # another process was faster
             return
+        if target.exists():  # damaged: what it was made from is still there
+            shutil.rmtree(target)
         for leftover in partial_folders(target):  # of an export that was killed
             shutil.rmtree(leftover)
         export_encoder(source, target, precision=precision, progress=progress)
