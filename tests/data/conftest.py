@@ -13,8 +13,6 @@ import pytest
 Write = Callable[[str, str | bytes], Path]
 FeedStdin = Callable[[bytes], None]
 
-COLLECTIONS = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
@@ -39,8 +37,5 @@ def feed_stdin(monkeypatch: pytest.MonkeyPatch) -> FeedStdin:
 
 @pytest.fixture
 def scifact() -> Path:
-    """The real SciFact collection, kept beside the checkout."""
-    folder = COLLECTIONS / "scifact"
-    if not folder.is_dir():
-        pytest.skip("no SciFact under ../shared/data")
-    return folder
+    """The real collection that comes along with the project."""
+    return Path(__file__).parents[2] / "examples" / "scifact"

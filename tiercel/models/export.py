@@ -108,7 +108,7 @@ def export_encoder(
     _check_target(target)
     _check_source(source.folder)
     with _partial_folder(target) as folder:
-        tell(f"Loading {source.name}")
+        tell(f"exporting {source.name} to {precision} ONNX, once; it is kept in {target}")
         model = _load(source.folder)
         limit = _token_limit(model, max_tokens, where=str(source.folder))
         _write_tokenizer(model, folder)

@@ -266,8 +266,6 @@ def _export_locked(
             shutil.rmtree(target)
         for leftover in partial_folders(target):  # of an export that was killed
             shutil.rmtree(leftover)
-        if progress is not None:
-            progress(f"exporting {source.name} to {precision} ONNX, once; it is kept in {target}")
         export_encoder(source, target, precision=precision, progress=progress)
 
 
