@@ -110,7 +110,9 @@ def _contestants(options: argparse.Namespace, scratch: Path) -> tuple[dict[str, 
 
 def _indexing(encoder: OnnxEncoder, path: Path, *, threads: int) -> _Encode:
     """What `tiercel index` does with the texts: documents, BM25 and vectors, committed to disk."""
-    record = EncoderRecord("", "", encoder.fingerprint, encoder.dimension, encoder.max_tokens)
+    record = EncoderRecord(
+        "", encoder.description.precision, encoder.fingerprint, encoder.dimension, encoder.max_tokens
+    )
     settings = IndexSettings("english", analyzer("english").fingerprint, record)
 
     def index(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from tiercel.config import Precision, Settings
 from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
 from tiercel.data.files import source_name
 from tiercel.data.records import USUAL_NAMES, FieldNames
-from tiercel.errors import IndexStoreError, InputError, ModelError, UsageError
+from tiercel.errors import IndexStoreError, InputError, UsageError
 from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
 from tiercel.types import Document, Query, QueryId
 
@@ -224,7 +224,7 @@ def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncod
         )
     folder = None if model else find_exported(record.fingerprint, cache_dir=settings.cache_dir)
     if folder is None:
-        folder = export_model(model or record.name, settings=settings, precision=_precision(record.precision))
+        folder = export_model(model or record.name, settings=settings, precision=record.precision)
     encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
     if encoder.fingerprint != record.fingerprint:
         raise IndexStoreError(
@@ -272,11 +272,3 @@ def _default_encoder() -> str:
     from tiercel.models.zoo import DEFAULT_ENCODER
 
     return DEFAULT_ENCODER
-
-
-def _precision(name: str) -> Precision:
-    if name == "int8":
-        return "int8"
-    if name == "fp32":
-        return "fp32"
-    raise ModelError(f"the index names the precision {name!r}", expected="fp32 or int8")

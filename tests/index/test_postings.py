@@ -92,14 +92,6 @@ def test_collections_without_a_term(batches: tuple[list[str], ...]) -> None:
     assert find_terms(postings, [b"a", b""]).tolist() == [-1, -1]
 
 
-def test_a_builder_is_empty_after_finishing() -> None:
-    builder = PostingsBuilder(analyzer("none"))
-    builder.add(["a b"])
-    builder.finish()
-    builder.add(["c"])
-    assert by_term(builder.finish()) == {"c": {0: 1}}
-
-
 texts = st.lists(
     st.lists(st.sampled_from(["a", "b", "ab", "the", "the", "Ａ", "é", "e\u0301", "東京都", "ba"])).map(" ".join)
 )

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tiercel.config import Precision
 from tiercel.errors import IndexStoreError
 from tiercel.index.files import make_durable
 
@@ -24,7 +25,7 @@ class EncoderRecord:
     """Which encoder made the vectors: enough to find it again, and its fingerprint to be sure."""
 
     name: str
-    precision: str
+    precision: Precision
     fingerprint: str
     dimension: int
     max_tokens: int

@@ -78,7 +78,7 @@ class PostingsBuilder:
         self._lengths.append(lengths)
 
     def finish(self) -> Postings:
-        """Turn everything added into postings. The builder is empty afterwards."""
+        """Turn everything added into postings."""
         terms = pa.array(list(self._terms), pa.large_string())
         order = pc.sort_indices(terms).to_numpy()
         rank = np.empty(len(terms), dtype=np.int32)
@@ -104,7 +104,6 @@ class PostingsBuilder:
             )  # fmt: skip
             first += counts.size
         term_bytes, term_starts = _string_buffers(terms.take(order))
-        self.__init__(self._analyzer)  # type: ignore[misc]
         kept_lengths: NDArray[np.unsignedinteger[Any]] = lengths.astype(
             np.uint16 if lengths.max(initial=0) <= _UINT16_MAX else np.uint32
         )
