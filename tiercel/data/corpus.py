@@ -20,6 +20,7 @@ from tiercel.data.records import (
     checked_id,
     csv_objects,
     excerpt,
+    form_by_ending,
     json_objects,
     line_of,
     located,
@@ -110,16 +111,7 @@ def _form_of(source: Source, format: CorpusFormat | None) -> CorpusFormat:
         return "jsonl"
     if os.path.isdir(source):
         return "folder" if _beir_file(source) is None else "beir"
-    if (form := _ENDINGS.get(ending_of(source))) is not None:
-        return form
-    raise InputError(
-        f"the ending {ending_of(source)!r} says nothing about the form"
-        if ending_of(source)
-        else "a name without ending",
-        expected=f"{', '.join(_ENDINGS)} (each also with .gz, .parquet excepted)",
-        next_step=f"Say what it is with --format ({', '.join(CORPUS_FORMATS)})",
-        where=source_name(source),
-    )
+    return form_by_ending(source, _ENDINGS, f"--format ({', '.join(CORPUS_FORMATS)})")
 
 
 def _beir_file(folder: Source) -> Path | None:

@@ -11,7 +11,6 @@ from tiercel.data.files import (
     Source,
     check_source,
     decode_lines,
-    ending_of,
     is_stdio,
     read_byte_lines,
     source_name,
@@ -24,7 +23,9 @@ from tiercel.data.records import (
     checked_id,
     csv_objects,
     described,
+    each_query_once,
     excerpt,
+    form_by_ending,
     json_objects,
     line_of,
     located,
@@ -72,7 +73,7 @@ def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: Qu
     name = source_name(path)
     first, lines = peeked(read_byte_lines(path))
     form = format or _form_of(path, first)
-    return _without_repeats(_READERS[form](lines, name, fields), name)
+    return each_query_once(_READERS[form](lines, name, fields), lambda query: query.id, name)
 
 
 def _form_of(source: Source, first_line: bytes) -> QueryFormat:
@@ -80,16 +81,7 @@ def _form_of(source: Source, first_line: bytes) -> QueryFormat:
         if first_line.lstrip().startswith(b"{"):
             return "jsonl"
         return "tsv" if b"\t" in first_line else "text"
-    if (form := _ENDINGS.get(ending_of(source))) is not None:
-        return form
-    raise InputError(
-        f"the ending {ending_of(source)!r} says nothing about the form"
-        if ending_of(source)
-        else "a name without ending",
-        expected=f"{', '.join(_ENDINGS)} (each also with .gz)",
-        next_step=f"Say what it is with --query-format ({', '.join(QUERY_FORMATS)})",
-        where=source_name(source),
-    )
+    return form_by_ending(source, _ENDINGS, f"--query-format ({', '.join(QUERY_FORMATS)})")
 
 
 def _beir_file(folder: Source) -> Path:
@@ -97,22 +89,6 @@ def _beir_file(folder: Source) -> Path:
         if (path := Path(folder, name)).is_file():
             return path
     raise InputError("no queries", expected=f"a folder with {_BEIR_FILES[0]}", where=source_name(folder))
-
-
-def _without_repeats(queries: Iterator[tuple[int, Query]], name: str) -> list[Query]:
-    lines: dict[QueryId, int] = {}
-    kept: list[Query] = []
-    for number, query in queries:
-        first = lines.setdefault(query.id, number)
-        if first != number:
-            raise InputError(
-                f"the query id {excerpt(query.id)} a second time; the first is at {name}:{first}",
-                expected="each id once",
-                next_step="Remove or rename one of the two",
-                where=f"{name}:{number}",
-            )
-        kept.append(query)
-    return kept
 
 
 def _json_queries(lines: _Lines, name: str, fields: FieldNames) -> Iterator[tuple[int, Query]]:

@@ -7,19 +7,21 @@ and raise InputError without a place; `located` adds the place, so that a good r
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from tiercel.data.files import raise_unless_utf8
+from tiercel.data.files import Source, ending_of, raise_unless_utf8, source_name
 from tiercel.errors import InputError
+from tiercel.types import QueryId
 
 Record = dict[str, Any]
 Row = TypeVar("Row")
 Value = TypeVar("Value")
+Form = TypeVar("Form")
 
 _EXCERPT_CHARS = 60
 _KEYS_SHOWN = 8
@@ -51,6 +53,36 @@ class Field(NamedTuple):
     def named(self, name: str | None) -> Field:
         """The same field under one chosen name, or unchanged for None."""
         return self if name is None else self._replace(names=(name,))
+
+
+def form_by_ending(source: Source, endings: Mapping[str, Form], flag: str) -> Form:
+    """The form that the ending of a source's name stands for. Raises InputError naming the endings and the flag."""
+    ending = ending_of(source)
+    if ending in endings:
+        return endings[ending]
+    raise InputError(
+        f"the ending {ending!r} says nothing about the form" if ending else "a name without ending",
+        expected=f"{', '.join(endings)} (each also with .gz{', .parquet excepted' if '.parquet' in endings else ''})",
+        next_step=f"Say what it is with {flag}",
+        where=source_name(source),
+    )
+
+
+def each_query_once(rows: Iterable[tuple[int, Value]], id_of: Callable[[Value], QueryId], name: str) -> list[Value]:
+    """The values of numbered lines. Raises InputError naming both lines where the id of a query comes twice."""
+    lines: dict[QueryId, int] = {}
+    kept: list[Value] = []
+    for number, value in rows:
+        first = lines.setdefault(id_of(value), number)
+        if first != number:
+            raise InputError(
+                f"the query id {excerpt(id_of(value))} a second time; the first is at {name}:{first}",
+                expected="each query once",
+                next_step="Remove or rename one of the two",
+                where=f"{name}:{number}",
+            )
+        kept.append(value)
+    return kept
 
 
 def located(

@@ -26,6 +26,7 @@ from tiercel.data.records import (
     checked_id,
     columns,
     described,
+    each_query_once,
     excerpt,
     json_objects,
     line_of,
@@ -208,19 +209,8 @@ def _rank_of(cell: str) -> int:
 
 
 def _read_jsonl(lines: _Lines, name: str) -> list[Ranking]:
-    places: dict[QueryId, int] = {}
-    rankings: list[Ranking] = []
-    for number, ranking in located(json_objects(lines, name), _ranking_of, line_of(name)):
-        first = places.setdefault(ranking.query.id, number)
-        if first != number:
-            raise InputError(
-                f"the query id {excerpt(ranking.query.id)} a second time; the first is at {name}:{first}",
-                expected="one line for each query",
-                next_step="Remove one of the two lines",
-                where=f"{name}:{number}",
-            )
-        rankings.append(ranking)
-    return rankings
+    rankings = located(json_objects(lines, name), _ranking_of, line_of(name))
+    return each_query_once(rankings, lambda ranking: ranking.query.id, name)
 
 
 def _ranking_of(record: Record) -> Ranking:
