@@ -14,13 +14,13 @@ from tests.conformance.encoder import TEXTS
 from tests.models.tiny import load_torch, quiet
 from tiercel.errors import ModelError
 from tiercel.models import export, runtime, zoo
-from tiercel.models.description import is_exported
+from tiercel.models.description import ModelSource, is_exported
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport, export_encoder
 from tiercel.models.parity import Parity
 
 
-def _source(folder: Path) -> zoo.ModelSource:
+def _source(folder: Path) -> ModelSource:
     return zoo.find_source(str(folder), offline=True)
 
 

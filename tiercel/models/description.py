@@ -1,4 +1,4 @@
-"""tiercel.json: what an exported model says about itself, and the proof that it is complete."""
+"""Where does a model lie, and what does an exported one say about itself? tiercel.json, the proof that it is whole."""
 
 from __future__ import annotations
 
@@ -19,6 +19,26 @@ GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a named model lies.
+
+    Attributes:
+        name: how the user called it.
+        folder: a sentence-transformers folder, or an exported one.
+        origin: where the folder came from, in words.
+    """
+
+    name: str
+    folder: Path
+    origin: str
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the folder can be run as it is."""
+        return is_exported(self.folder)
 
 
 @dataclass(frozen=True, slots=True)

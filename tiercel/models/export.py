@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from tiercel.models.description import (
     GRAPH_FILE,
     TOKENIZER_FILE,
     ModelDescription,
+    ModelSource,
     Probe,
     Prompts,
     compute_fingerprint,
@@ -37,9 +38,6 @@ from tiercel.models.description import (
 from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_one
 from tiercel.models.parity import Parity, compare_vectors
 from tiercel.models.tokenize import Tokenizer
-
-if TYPE_CHECKING:
-    from tiercel.models.zoo import ModelSource
 
 TOKEN_OUTPUT = "token_embeddings"
 

