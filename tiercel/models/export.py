@@ -85,15 +85,14 @@ def export_encoder(
     target: Path,
     *,
     precision: Precision,
-    sample_texts: Sequence[str] | None = None,
     max_tokens: int | None = None,
     progress: _Progress | None = None,
 ) -> ExportReport:
     """Write the bi-encoder of `source` as an exported model into the new folder `target`.
 
     The graph gives `sentence_embedding`, float32 of shape (texts, dimension), rows of L2 norm 1, and
-    `token_embeddings` of shape (texts, tokens, hidden). Parity with torch fp32 is measured on `sample_texts` (None:
-    a bundled list) and all of them in one, so that truncation is seen too. `max_tokens` None keeps the model's own
+    `token_embeddings` of shape (texts, tokens, hidden). Parity with torch fp32 is measured on the
+    bundled texts and all of them in one, so that truncation is seen too. `max_tokens` None keeps the model's own
     limit. The folder is made beside and renamed, so it is there whole or not at all.
 
     Raises:
@@ -101,7 +100,7 @@ def export_encoder(
             cannot be written, or its fp32 vectors differ by more than `PARITY_LIMIT`.
     """
     started = time.monotonic()
-    texts = _parity_texts(sample_texts)
+    texts = _parity_texts()
     tell = progress or _silent
     _check_target(target)
     _check_source(source.folder)
@@ -134,7 +133,7 @@ def partial_folders(target: Path) -> list[Path]:
 
 
 def bundled_sample_texts() -> list[str]:
-    """The English sentences that parity is measured on when the user gives none."""
+    """The English sentences that parity is measured on."""
     text = importlib.resources.files("tiercel.models").joinpath("sample_texts.txt").read_text(encoding="utf-8")
     return text.splitlines()
 
@@ -158,10 +157,8 @@ def _silent(_message: str) -> None:
     """Take a status line and drop it."""
 
 
-def _parity_texts(sample_texts: Sequence[str] | None) -> list[str]:
-    texts = list(sample_texts) if sample_texts is not None else bundled_sample_texts()
-    if len(texts) < 2:
-        raise ModelError(f"{len(texts)} sample texts", expected="at least 2 to compare similarities on")
+def _parity_texts() -> list[str]:
+    texts = bundled_sample_texts()
     return [*texts, " ".join(texts)]
 
 

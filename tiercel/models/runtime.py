@@ -50,18 +50,15 @@ class Session:
 
     Args:
         path: an ONNX file.
-        provider: "cpu" or "cuda".
-        threads: threads inside one run. With 1, a run gives the same bits whatever else the machine does.
-        arena_bytes: upper bound of the GPU memory arena. On the CPU there is no arena: a run's memory is given back
+        provider: "cpu" or "cuda", whose memory arena is bounded. On the CPU there is no arena: a run's memory is given back
             when it ends, so the runs in flight, bounded in tokens, are all that is held.
+        threads: threads inside one run. With 1, a run gives the same bits whatever else the machine does.
 
     Raises:
         ModelError: the file is missing or no valid model, the provider is unknown, not installed, or does not start.
     """
 
-    def __init__(
-        self, path: Path, *, provider: str = "cpu", threads: int = 1, arena_bytes: int = _GPU_ARENA_BYTES
-    ) -> None:
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int = 1) -> None:
         wanted = _provider_name(provider)
         if not path.is_file():
             raise ModelError("no such file", expected="an ONNX model", next_step=_EXPORT_AGAIN, where=str(path))
@@ -69,7 +66,7 @@ class Session:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 _session_options(threads),
-                providers=[(wanted, _provider_options(provider, arena_bytes))],
+                providers=[(wanted, _provider_options(provider))],
                 disabled_optimizers=_SLOW_ON_CPU if provider == "cpu" else None,
             )
         except _ORT_ERRORS as error:
@@ -201,9 +198,9 @@ def _provider_name(provider: str) -> str:
     return _PROVIDERS[provider]
 
 
-def _provider_options(provider: str, arena_bytes: int) -> dict[str, str]:
+def _provider_options(provider: str) -> dict[str, str]:
     if provider == "cuda":
-        return {"gpu_mem_limit": str(arena_bytes), "arena_extend_strategy": "kSameAsRequested"}
+        return {"gpu_mem_limit": str(_GPU_ARENA_BYTES), "arena_extend_strategy": "kSameAsRequested"}
     return {}
 
 
