@@ -50,8 +50,8 @@ class Session:
 
     Args:
         path: an ONNX file.
-        provider: "cpu" or "cuda", whose memory arena is bounded. On the CPU there is no arena: a run's memory is given back
-            when it ends, so the runs in flight, bounded in tokens, are all that is held.
+        provider: "cpu" or "cuda", whose memory arena is bounded. On the CPU there is no arena: a run's memory is given
+            back when it ends, so the runs in flight, bounded in tokens, are all that is held.
         threads: threads inside one run. With 1, a run gives the same bits whatever else the machine does.
 
     Raises:
