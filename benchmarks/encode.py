@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from tiercel.config import Settings
 from tiercel.index.analysis import analyzer
 from tiercel.index.manifest import EncoderRecord, IndexSettings
-from tiercel.index.store import Index, build_index
+from tiercel.index.store import Index
+from tiercel.index.writer import IndexWriter
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import bundled_sample_texts, export_encoder
 from tiercel.models.tokenize import Tokenizer
@@ -117,8 +118,9 @@ def _indexing(encoder: OnnxEncoder, path: Path, *, threads: int) -> _Encode:
 
     def index(texts: Sequence[str]) -> NDArray[np.float32]:
         documents = [Document(DocId(str(i)), text) for i, text in enumerate(texts)]
-        build_index(path, documents, settings, encoder=encoder, threads=threads)
-        return Index(path).segments[0].vectors.stored.astype(np.float32)
+        with IndexWriter(path, create=True, threads=threads) as writer:
+            writer.build(documents, settings, encoder=encoder)
+        return Index(path).views[0].segment.vectors.stored.astype(np.float32)
 
     return index
 

@@ -80,21 +80,20 @@ def build_tiercel(texts: Sequence[str], folder: Path) -> Ask:
     from tiercel.index.analysis import analyzer
     from tiercel.index.lexical import LexicalRetriever, analyze_queries
     from tiercel.index.manifest import IndexSettings
-    from tiercel.index.segment import Segment, SegmentWriter
+    from tiercel.index.store import Index
+    from tiercel.index.writer import IndexWriter
     from tiercel.types import DocId, Document
 
     plain = analyzer("none")
-    settings = IndexSettings("none", plain.fingerprint, None)
-    writer = SegmentWriter(folder / "segment", plain, None)
-    for start in range(0, len(texts), 10_000):
-        batch = texts[start : start + 10_000]
-        writer.add([Document(DocId(str(start + i)), text) for i, text in enumerate(batch)])
-    segment = Segment(folder / "segment", writer.finish(settings, threads=1), settings)
-    retriever = LexicalRetriever([segment], plain)
+    with IndexWriter(folder / "index", create=True) as writer:
+        documents = (Document(DocId(str(i)), text) for i, text in enumerate(texts))
+        writer.build(documents, IndexSettings("none", plain.fingerprint, None))
+    (view,) = Index(folder / "index").views
+    retriever = LexicalRetriever([view], plain)
 
     def ask(queries: Sequence[str], depth: int) -> int:
         analyzed = analyze_queries(plain, queries)
-        _, _, sizes = retriever.search(segment, analyzed, retriever.weigh(analyzed.terms), depth)
+        _, _, sizes = retriever.search(view, analyzed, retriever.weigh(analyzed.terms), depth)
         return int(sizes.sum())
 
     return ask

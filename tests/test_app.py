@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import Run, environment, python, write_lines
 from tests.models.tiny import make_encoder
-from tiercel.app import IndexOptions, default_pipeline, make_index, make_pipeline, open_index
+from tiercel.app import default_pipeline, make_pipeline, open_index
 from tiercel.config import Settings
 from tiercel.index.manifest import Manifest
+from tiercel.indexing import Indexed, IndexOptions, index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.types import Query, QueryId
 
@@ -45,7 +46,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Dense:
     corpus = write_lines(folder / "corpus.jsonl", *DOCUMENTS)
     source = make_encoder(folder / "tiny")
     settings = Settings(cache_dir=folder / "cache", offline=True, threads=2)
-    manifest = make_index(folder / "idx", [corpus], IndexOptions(encoder=str(source)), settings=settings)
+    index_documents(folder / "idx", [corpus], IndexOptions(encoder=str(source)), settings=settings)
+    manifest = open_index(folder / "idx").manifest
     shutil.rmtree(source)
     return Dense(folder / "idx", folder / "cache", source, corpus, manifest)
 
@@ -139,7 +141,7 @@ def test_an_unknown_ann_is_refused_before_anything_is_made(dense: Dense, refused
     exported = next(path for path in (dense.cache / "models").iterdir() if path.is_dir())
     message = refused(2, "index", "new", str(dense.corpus), "--encoder", str(exported), "--ann", "hsnw")
     assert "--ann 'hsnw'" in message
-    assert "auto, flat, hnsw or a factory string" in message
+    assert "auto, flat, hnsw, ivf or a factory string" in message
     assert not Path("new").exists()
 
 
@@ -189,6 +191,6 @@ def test_progress_is_told_and_the_count_is_right(tmp_path: Path) -> None:
     told: list[int] = []
     options = IndexOptions(encoder="none")
     settings = Settings(cache_dir=tmp_path / "cache", offline=True, threads=1)
-    manifest = make_index(tmp_path / "idx", [corpus], options, settings=settings, progress=told.append)
-    assert (told[-1], manifest.documents) == (2500, 2500)
+    done = index_documents(tmp_path / "idx", [corpus], options, settings=settings, progress=told.append)
+    assert (told[-1], done) == (2500, Indexed(added=2500, replaced=0, documents=2500))
     assert told == sorted(told)

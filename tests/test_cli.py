@@ -218,7 +218,9 @@ def test_info_and_verify_in_words_and_as_json(built: Path, run: Run) -> None:
     assert (info["path"], info["documents"], info["commit"]) == ("idx", 3, 1)
     assert info["settings"]["encoder"] is None
     assert ["documents", "3"] in run("info", "idx").rows
-    assert run("verify", "idx").out == f"idx: 3 documents, {info['bytes']} bytes, every file as it was written\n"
+    assert run("verify", "idx").out == (
+        f"idx: 3 documents, {info['bytes']} bytes, every file as it was written, the same documents in every leg\n"
+    )
     assert run("verify", "idx", "--json").json == {
         "path": "idx",
         "documents": 3,
@@ -407,8 +409,11 @@ def test_queries_that_nobody_judged_cannot_be_evaluated(built: Path, run: Run) -
             ["index", "new", "corpus.jsonl", "--analyzer", "klingon"],
             ["unknown analyzer 'klingon'", "english, none, cjk"],
         ),
-        (["index", "new", "corpus.jsonl", "--ann", "flat"], ["--ann or --precision with --encoder none"]),
-        (["index", "new", "corpus.jsonl", "--precision", "fp32"], ["--ann or --precision with --encoder none"]),
+        (["index", "new", "corpus.jsonl", "--ann", "flat"], ["--recall or --precision with --encoder none"]),
+        (
+            ["index", "new", "corpus.jsonl", "--precision", "fp32"],
+            ["--recall or --precision with --encoder none"],
+        ),
         (["eval", "--qrels", "qrels.txt"], ["neither an index nor a run was given", "--run FILE"]),
         (["eval", "idx", "--run", "run.trec", "--qrels", "qrels.txt"], ["an index and a run were given"]),
         (["eval", "idx", "--qrels", "qrels.txt"], ["no queries were given", "--queries FILE"]),
@@ -462,8 +467,7 @@ def test_more_threads_than_processors_search_all_the_same(
         (["search", "nowhere", "river"], ["nowhere: no such folder", "tiercel index nowhere SOURCE"]),
         (["info", "."], ["there is no index here", "tiercel index . SOURCE"]),
         (["verify", "corpus.jsonl"], ["corpus.jsonl: this is a file", "the folder of an index"]),
-        (["index", "corpus.jsonl", "idx"], ["corpus.jsonl: this is a file", "a new path, or an index to replace"]),
-        (["index", "idx", "corpus.jsonl"], ["idx: there is an index already", "--replace"]),
+        (["index", "corpus.jsonl", "idx"], ["corpus.jsonl: this is a file", "a new path, or an index"]),
         (["index", "sub/file/new", "corpus.jsonl"], ["sub/file/new"]),
         (["search", "idx", "river", "-p", "bm25+dense"], ["the index has no vectors", "--pipeline bm25"]),
         (["search", "idx", "river", "-p", "dense"], ["the index has no vectors", "without --encoder none"]),
@@ -650,5 +654,5 @@ def test_results_are_utf_8_whatever_the_locale_says(place: Path, run: Run) -> No
 
 def test_the_demo_replaces_no_index_but_its_own(built: Path, run: Run, refused: Refused) -> None:
     message = refused(4, "demo", "--index", "idx")
-    assert "idx: there is an index already" in message
+    assert "idx: there is something already" in message
     assert [row[2] for row in run("search", "idx", "river").rows] == ["d1", "d3"]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tiercel.app import IndexOptions, make_index, make_pipeline, open_index
+from tiercel.app import make_pipeline, open_index
 from tiercel.config import Precision, Settings
 from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
+from tiercel.indexing import IndexOptions, index_documents
 from tiercel.retrieve.spec import parse
 
 SCIFACT = Path(__file__).parents[1] / "examples" / "scifact"
@@ -26,8 +27,8 @@ needs_the_encoder = pytest.mark.skipif(
 def ndcg_by_stage(folder: Path, pipeline: str, *, precision: Precision | None = None) -> dict[str, float]:
     """nDCG@10 after every stage."""
     settings = Settings(cache_dir=folder / "cache", offline=True, threads=2)
-    options = IndexOptions(encoder="" if precision else "none", precision=precision)
-    make_index(folder / "x", [SCIFACT], options, settings=settings)
+    options = IndexOptions(encoder=None if precision else "none", precision=precision)
+    index_documents(folder / "x", [SCIFACT], options, settings=settings)
     report = evaluate_pipeline(
         make_pipeline(open_index(folder / "x"), parse(pipeline), settings=settings),
         read_queries(SCIFACT),

@@ -2,91 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiercel.config import Precision, Settings
-from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
-from tiercel.data.files import source_name
-from tiercel.data.records import USUAL_NAMES, FieldNames
-from tiercel.errors import IndexStoreError, InputError, UsageError
+from tiercel.errors import IndexStoreError, UsageError
 from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
-from tiercel.types import Document, Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.index.bm25 import BM25
-    from tiercel.index.manifest import EncoderRecord, Manifest
     from tiercel.index.store import Index
+    from tiercel.index.view import View
     from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import Retriever
     from tiercel.retrieve.cascade import Cascade
 
 RECALL_LEGS = ("bm25", "dense")
-NO_ENCODER = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class IndexOptions:
-    """How documents are read and indexed.
+class SearchOptions:
+    """What is asked of every leg of a pipeline.
 
     Attributes:
-        fields: names of the id, text and title fields, where they are not the usual ones.
-        format: form of the sources, where their names do not tell.
-        analyzer: see `tiercel.index.analysis.analyzer`.
-        encoder: a model's name or folder, "" for the default one, "none" for BM25 only.
-        precision: of the encoder; None for int8, or what an exported folder has.
-        ann: "auto", "flat", "hnsw" or a FAISS factory string.
-        replace: build an existing index anew; it answers until the new one is complete.
+        where: an expression over the metadata, for the documents that may be found; "" for all.
+        passages: rank passages, not documents by their best passage.
+        parameters: BM25's; None for the defaults.
     """
 
-    fields: FieldNames = USUAL_NAMES
-    format: CorpusFormat | None = None
-    analyzer: str = "english"
-    encoder: str = ""
-    precision: Precision | None = None
-    ann: str = "auto"
-    replace: bool = False
+    where: str = ""
+    passages: bool = False
+    parameters: BM25 | None = None
 
 
-def make_index(
-    path: Path,
-    sources: Sequence[str | Path],
-    options: IndexOptions,
-    *,
-    settings: Settings,
-    say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int], None] = lambda documents: None,
-) -> Manifest:
-    """Index the sources. `say` is told in a line what takes time, `progress` how many documents are in."""
-    from tiercel.index.analysis import analyzer
-    from tiercel.index.manifest import IndexSettings
-    from tiercel.index.store import RepeatedId, build_index
-
-    _check_place(path, replace=options.replace)
-    if options.encoder == NO_ENCODER and (options.ann != "auto" or options.precision):
-        raise UsageError("--ann or --precision with --encoder none", expected="them only with vectors")
-    found = analyzer(options.analyzer)
-    documents = _at_least_one(read_documents(sources, fields=options.fields, format=options.format), sources)
-    encoder = None if options.encoder == NO_ENCODER else _document_encoder(options, settings=settings, say=say)
-    record = None if encoder is None else _record(encoder, options)
-    try:
-        manifest = build_index(
-            path,
-            documents,
-            IndexSettings(found.name, found.fingerprint, record, options.ann),
-            encoder=encoder,
-            replace=options.replace,
-            threads=settings.threads,
-            progress=progress,
-        )
-    except RepeatedId as error:
-        places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
-        raise RepeatedId(error.doc_id, places) from None
-    _compile_search(path)
-    return manifest
+ANYTHING = SearchOptions()
 
 
 def open_index(path: Path) -> Index:
@@ -101,18 +52,20 @@ def default_pipeline(index: Index) -> PipelineSpec:
     return parse("bm25+dense" if index.manifest.settings.encoder else "bm25")
 
 
-def make_pipeline(index: Index, spec: PipelineSpec, *, settings: Settings, parameters: BM25 | None = None) -> Cascade:
+def make_pipeline(
+    index: Index, spec: PipelineSpec, *, settings: Settings, options: SearchOptions = ANYTHING
+) -> Cascade:
     """Wire the stages of a pipeline to an index, loading the models they need.
 
-    Raises UsageError for a stage that is not known, IndexStoreError for a leg that the index lacks or whose encoder is
-    not the one that made the vectors.
+    Raises UsageError for a stage that is not known or a filter that does not fit, IndexStoreError for a leg that the
+    index lacks or whose encoder is not the one that made the vectors.
     """
-    (pipeline,) = make_pipelines(index, [spec], settings=settings, parameters=parameters)
+    (pipeline,) = make_pipelines(index, [spec], settings=settings, options=options)
     return pipeline
 
 
 def make_pipelines(
-    index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, parameters: BM25 | None = None
+    index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, options: SearchOptions = ANYTHING
 ) -> list[Cascade]:
     """The same for several pipelines; a leg that several of them use is loaded once. All names are checked first."""
     from tiercel.retrieve.cascade import Cascade
@@ -120,9 +73,16 @@ def make_pipelines(
 
     for spec in specs:
         check_names(spec, recall=RECALL_LEGS, rerank=())
+    if options.passages and index.manifest.settings.chunking is None:
+        raise UsageError(
+            "--passages of an index whose documents are whole",
+            expected="one that was made with --chunk",
+            next_step="Leave it out, or build the index anew with --chunk sentences.",
+        )
+    views = index.filtered(options.where)
     used = {(leg.name, leg.model) for spec in specs for leg in spec.recall.legs}
     retrievers = {
-        (name, model): _retriever(index, name, model, settings=settings, parameters=parameters)
+        (name, model): _retriever(index, views, name, model, settings=settings, options=options)
         for name, model in sorted(used)
     }
     pipelines = []
@@ -155,61 +115,28 @@ def export_model(
     )
 
 
-def _check_place(path: Path, *, replace: bool) -> None:
-    """Refuse a place where an index would be in the way of something else, or something else in its way."""
-    from tiercel.index.store import already_there, is_index
-
-    if path.exists() and not path.is_dir():
-        raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index to replace")
-    if is_index(path):
-        if not replace:
-            raise already_there(path)
-    elif path.is_dir() and (other := _not_of_a_build(path)):
-        raise IndexStoreError(
-            f"the folder holds something else ({other})",
-            where=str(path),
-            expected="a new path, an empty folder, or an index to replace",
-        )
-
-
-def _not_of_a_build(folder: Path) -> str:
-    """The first name in a folder that a build which did not finish cannot have left; "" if there is none."""
-    left = {"write.lock", "segments", "manifest.json.new"}
-    names = sorted(path.name for path in folder.iterdir() if path.name not in left and not path.name.startswith("."))
-    names += sorted(f"segments/{path.name}" for path in folder.glob("segments/*") if not path.name.isdecimal())
-    return names[0] if names else ""
-
-
-def _at_least_one(documents: Iterator[Document], sources: Sequence[str | Path]) -> Iterator[Document]:
-    """The documents again, the first of them read: what cannot be read is known before a model is loaded."""
-    first = next(documents, None)
-    if first is None:
-        raise InputError(
-            "no document in it",
-            where=", ".join(map(source_name, sources)),
-            expected="at least one",
-            next_step="Check that this is the right file or folder.",
-        )
-    return chain([first], documents)
-
-
 def _leg_name(leg: Leg) -> str:
     return f"{leg.name}:{leg.model}" if leg.model else leg.name
 
 
-def _retriever(index: Index, name: str, model: str, *, settings: Settings, parameters: BM25 | None) -> Retriever:
+def _retriever(
+    index: Index, views: Sequence[View], name: str, model: str, *, settings: Settings, options: SearchOptions
+) -> Retriever:
     if name == "bm25":
         if model:
             raise UsageError(f"the leg bm25 with the model {model!r}", expected="bm25, which runs no model")
         from tiercel.index.lexical import LexicalRetriever
 
-        return LexicalRetriever(index.segments, index.analyzer, parameters=parameters, threads=settings.threads)
+        return LexicalRetriever(
+            views, index.analyzer, parameters=options.parameters, passages=options.passages, threads=settings.threads
+        )
     from tiercel.index.dense import DenseRetriever
 
-    return DenseRetriever(index.segments, _query_encoder(index, model, settings=settings), threads=settings.threads)
+    encoder = query_encoder(index, model, settings=settings)
+    return DenseRetriever(views, encoder, passages=options.passages, threads=settings.threads)
 
 
-def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncoder:
+def query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncoder:
     """The encoder that made the index's vectors, or a refusal."""
     from tiercel.models.encoder import OnnxEncoder
     from tiercel.models.zoo import find_exported
@@ -234,41 +161,3 @@ def _query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncod
             next_step="Vectors of two encoders cannot be compared: build the index again, or name the first encoder.",
         )
     return encoder
-
-
-def _compile_search(path: Path) -> None:
-    """Ask something, so that the search kernels are compiled and cached now and no search waits for the compiler."""
-    from tiercel.index.lexical import LexicalRetriever
-
-    index = open_index(path)
-    LexicalRetriever(index.segments, index.analyzer).retrieve([Query(QueryId(""), "falcon")], keep=1)
-
-
-def _document_encoder(options: IndexOptions, *, settings: Settings, say: Callable[[str], None]) -> OnnxEncoder:
-    from tiercel.index.vectors import check_ann
-    from tiercel.models.encoder import OnnxEncoder
-
-    name = options.encoder or _default_encoder()
-    folder = export_model(name, settings=settings, precision=options.precision, say=say)
-    encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
-    check_ann(options.ann, encoder.dimension)
-    return encoder
-
-
-def _record(encoder: OnnxEncoder, options: IndexOptions) -> EncoderRecord:
-    from tiercel.index.manifest import EncoderRecord
-    from tiercel.models.zoo import known_names
-
-    name = options.encoder or _default_encoder()
-    if name not in known_names() and Path(name).is_dir():
-        name = str(Path(name).resolve())
-    description = encoder.description
-    return EncoderRecord(
-        name, description.precision, description.fingerprint, description.dimension, description.max_tokens
-    )
-
-
-def _default_encoder() -> str:
-    from tiercel.models.zoo import DEFAULT_ENCODER
-
-    return DEFAULT_ENCODER

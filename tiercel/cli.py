@@ -13,12 +13,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from tiercel.config import Precision, Settings
+from tiercel.config import OnDuplicate, Precision, Settings
+from tiercel.data.chunking import Chunking, ChunkKind
 from tiercel.data.corpus import CorpusFormat
 from tiercel.data.queries import QueryFormat
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
-from tiercel.errors import IndexStoreError, InputError, TiercelError, UsageError
+from tiercel.errors import IndexStoreError, InputError, PartialFailure, TiercelError, UsageError
 from tiercel.types import Query, QueryId
 
 
@@ -64,6 +65,9 @@ Variant = Annotated[
 QueryForm = Annotated[QueryFormat | None, typer.Option(help="Form of the queries, if their name does not tell.")]
 QueryIdField = Annotated[str | None, typer.Option(help="Field of a query's id, if not _id, id, qid or query_id.")]
 QueryTextField = Annotated[str | None, typer.Option(help="Field of its text, if not text, query, title or question.")]
+Where = Annotated[
+    str, typer.Option(help="Only documents whose metadata fit, as in: year >= 2020 and lang = 'en'.", metavar="EXPR")
+]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
@@ -81,22 +85,52 @@ def index(
         ),
     ],
     encoder: Annotated[
-        str,
-        typer.Option(help="Model name or folder; 'none' for BM25 only. Default: all-MiniLM-L6-v2.", show_default=False),
-    ] = "",
+        str | None, typer.Option(help="Model name or folder; 'none' for BM25 only. Default: all-MiniLM-L6-v2.")
+    ] = None,
     precision: Annotated[Precision | None, typer.Option(help="Of the encoder. Default: int8.")] = None,
-    analyzer: Annotated[str, typer.Option(help="english, none, cjk, or a language that Snowball stems.")] = "english",
-    ann: Annotated[str, typer.Option(help="auto, flat, hnsw, or a FAISS factory string.")] = "auto",
+    analyzer: Annotated[
+        str | None, typer.Option(help="english (default), none, cjk, or a language that Snowball stems.")
+    ] = None,
+    ann: Annotated[
+        str | None, typer.Option(help="auto (default: by size), flat, hnsw, ivf, or a FAISS factory string.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option(help="Share of the exact 100 nearest that the ANN is tuned to find. Default: 0.98.")
+    ] = None,
+    chunk: Annotated[
+        ChunkKind | None, typer.Option(help="Cut documents into passages. Default: each document is one.")
+    ] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="Most tokens (words, marks) of a passage. Default: 200.")
+    ] = None,
+    chunk_overlap: Annotated[
+        int | None, typer.Option(help="Most tokens that a passage repeats of the one before. Default: 0.")
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="What precedes a passage: title (default), headings, title,headings, or none.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            help="NAME=TYPE of a metadata column, if its values do not tell: string, number, boolean, date, list, "
+            "other; repeat for more.",
+        ),
+    ] = None,
+    on_duplicate: Annotated[
+        OnDuplicate, typer.Option(help="An id that comes twice in the sources: refuse all, or let the last one count.")
+    ] = "refuse",
     format: Annotated[
         CorpusFormat | None, typer.Option(help="Form of the sources, if their names do not tell.")
     ] = None,
     id_field: IdField = None,
     text_field: TextField = None,
     title_field: TitleField = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Build an existing index anew.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Build an existing index anew, not add to it.")] = False,
 ) -> None:
-    """Index documents."""
-    from tiercel.app import IndexOptions, make_index
+    """Index documents; into an index that is there, add them, each in place of the one with its id."""
+    from tiercel.index.columns import parse_declared
+    from tiercel.indexing import IndexOptions, index_documents
     from tiercel.screen import counting, say
 
     options = IndexOptions(
@@ -106,12 +140,66 @@ def index(
         encoder=encoder,
         precision=precision,
         ann=ann,
+        recall=recall,
+        chunking=_chunking(chunk, chunk_size, chunk_overlap),
+        context=None if context is None else _context(context),
+        columns=parse_declared(columns) if columns else None,
+        on_duplicate=on_duplicate,
         replace=replace,
     )
     with counting("indexing", "documents") as progress:
-        manifest = make_index(index, sources, options, settings=Settings.from_environment(), say=say, progress=progress)
+        done = index_documents(
+            index, sources, options, settings=Settings.from_environment(), say=say, progress=progress
+        )
     place = shlex.quote(str(index))
-    say(f"{index}: {manifest.documents} documents. Ask with: tiercel search {place} 'your question'")
+    news = "" if done.added == done.documents else f", {done.added} of them new or replaced"
+    if done.replaced:
+        news = f", {done.added - done.replaced} of them new, {done.replaced} replaced"
+    say(f"{index}: {done.documents} documents{news}. Ask with: tiercel search {place} 'your question'")
+
+
+@app.command()
+def delete(
+    index: IndexPath,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="Further ids, or - for one per line of stdin.", metavar="ID...")
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Option(help="Ids of documents.", metavar="ID...")] = None,
+    where: Where = "",
+    as_json: AsJson = False,
+) -> None:
+    """Delete documents by their ids, or those that an expression over the metadata selects."""
+    from tiercel.indexing import delete_documents
+    from tiercel.screen import print_deleted, say
+
+    named = [*(ids or ()), *(more or ())]
+    if bool(named) == bool(where):
+        raise UsageError(
+            "ids and --where were given" if where else "nothing to delete was named",
+            expected="one of: --ids ID..., --where EXPRESSION, or - for ids on stdin",
+        )
+    if "-" in named:
+        from tiercel.data.files import read_lines
+
+        named = [name for name in named if name != "-"] + [line for _, line in read_lines("-") if line]
+    done = delete_documents(index, ids=named, where=where, settings=Settings.from_environment(), say=say)
+    print_deleted(done, as_json=as_json)
+    if done.unknown:
+        raise PartialFailure(
+            f"no document has the id {' or '.join(repr(name) for name in done.unknown[:5])}"
+            + (f", and {len(done.unknown) - 5} more" if len(done.unknown) > 5 else ""),
+            where=str(index),
+            next_step="The others were deleted.",
+        )
+
+
+@app.command()
+def compact(index: IndexPath) -> None:
+    """Merge the segments of an index into one, without what has been deleted."""
+    from tiercel.indexing import compact_index
+    from tiercel.screen import print_info, say
+
+    print_info(compact_index(index, settings=Settings.from_environment(), say=say), as_json=False)
 
 
 @app.command()
@@ -127,13 +215,17 @@ def search(
     query_format: QueryForm = None,
     query_id_field: QueryIdField = None,
     query_text_field: QueryTextField = None,
+    where: Where = "",
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Rank passages, not documents by their best passage.")
+    ] = False,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
     variant: Variant = "lucene",
 ) -> None:
     """Answer one query, or a file of queries."""
-    from tiercel.app import default_pipeline, make_pipeline, open_index
+    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index
     from tiercel.index.bm25 import BM25
     from tiercel.retrieve.spec import parse
     from tiercel.screen import counted, print_rankings, print_rankings_json, telling_empty
@@ -142,13 +234,14 @@ def search(
         raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
     if run is None and run_format is not None:
         raise UsageError("--run-format without --run", expected="a run for it to be the form of")
+    if run is not None and passages:
+        raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
     opened = open_index(index)
     spec = parse(pipeline) if pipeline else default_pipeline(opened)
-    cascade = make_pipeline(
-        opened, spec, settings=Settings.from_environment(), parameters=BM25(k1=k1, b=b, variant=variant)
-    )
+    options = SearchOptions(where=where, passages=passages, parameters=BM25(k1=k1, b=b, variant=variant))
+    cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
     batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
     if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
@@ -216,7 +309,7 @@ def evaluate(
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import default_pipeline, make_pipelines, open_index
+    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
@@ -228,8 +321,8 @@ def evaluate(
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
-    parameters = BM25(k1=k1, b=b, variant=variant)
-    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), parameters=parameters)
+    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant))
+    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
         say(f"evaluating {spec}")
@@ -317,6 +410,19 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _chunking(kind: ChunkKind | None, size: int | None, overlap: int | None) -> Chunking | None:
+    if kind is None:
+        if size is not None or overlap is not None:
+            raise UsageError("--chunk-size or --chunk-overlap without --chunk", expected="documents that are cut")
+        return None
+    given = {"size": size, "overlap": overlap}
+    return Chunking(kind, **{name: value for name, value in given.items() if value is not None})
+
+
+def _context(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _queries(query: str | None, queries: str | None, fields: FieldNames, format: QueryFormat | None) -> list[Query]:

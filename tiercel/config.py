@@ -13,6 +13,9 @@ from tiercel.errors import UsageError
 Precision: TypeAlias = Literal["int8", "fp32"]
 """Number format of a model's weights."""
 
+OnDuplicate: TypeAlias = Literal["refuse", "last"]
+"""What happens to an id that comes twice in what is added at once: nothing is added, or the last one counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import typer
 
-from tiercel.app import IndexOptions, make_index, make_pipeline, open_index
+from tiercel.app import make_pipeline, open_index
 from tiercel.config import Settings
 from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
-from tiercel.errors import InputError
+from tiercel.errors import IndexStoreError, InputError
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
+from tiercel.indexing import IndexOptions, index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.screen import counting, print_rankings, say
 from tiercel.types import Query, QueryId
@@ -40,10 +41,14 @@ def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> No
     """
     source = data or _examples()
     options = IndexOptions(replace=index is None)
+    if index is not None and index.exists():
+        raise IndexStoreError(
+            "there is something already", where=str(index), expected="a new path for the demo's index"
+        )
     index = index or _PLACE
     started = time.perf_counter()
     with counting("indexing", "documents") as progress:
-        make_index(index, [source], options, settings=settings, say=say, progress=progress)
+        index_documents(index, [source], options, settings=settings, say=say, progress=progress)
     say(f"indexed in {time.perf_counter() - started:.1f} s; the index is {index}")
     opened = open_index(index)
     pipeline = make_pipeline(opened, parse("bm25+dense@100"), settings=settings)

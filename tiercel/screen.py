@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
     from tiercel.evaluation.report import PipelineReport
+    from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
-    from tiercel.types import Ranking
+    from tiercel.indexing import Deleted
+    from tiercel.types import Document, Hit, Ranking
 
 _T = TypeVar("_T")
 _SNIPPET = 160
@@ -81,7 +83,8 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) 
         documents = index.get(ranking.doc_ids)
         if not sys.stdout.isatty():
             for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
-                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), _line(document.title or document.text)]
+                text = document.title if document.title and hit.span is None else _matched(document, hit)
+                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), _line(text)]
                 typer.echo("\t".join([shown(ranking.query.id), *cells] if several else cells))
             continue
         from rich.table import Table
@@ -95,13 +98,16 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) 
         table.add_column("document")
         for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
             body = Text(_line(document.title), style="bold")
-            body.append(("\n" if document.title else "") + _line(document.text), style="not bold")
+            body.append(("\n" if document.title else "") + _line(_matched(document, hit)), style="not bold")
             table.add_row(str(rank), f"{hit.score:.4f}", Text(shown(hit.doc_id)), body)
         _stdout().print(table)
 
 
 def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
-    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text)."""
+    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text).
+
+    Where documents are cut into passages a hit also has its span, and the text is that of the passage.
+    """
     for ranking in rankings:
         if not ranking.hits:
             _say_empty(ranking, index)
@@ -111,8 +117,9 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
                 "rank": rank,
                 "doc_id": hit.doc_id,
                 "score": hit.score,
+                **({"span": hit.span} if hit.span else {}),
                 "title": document.title,
-                "text": document.text,
+                "text": _matched(document, hit),
                 **({"metadata": dict(document.metadata)} if document.metadata else {}),
             }
             for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1)
@@ -193,30 +200,30 @@ def print_run_results(
     _print_notes(notes)
 
 
+def print_deleted(done: Deleted, *, as_json: bool) -> None:
+    """How many documents were deleted, how many are left, which ids were not there."""
+    if as_json:
+        _print_json(asdict(done))
+        return
+    typer.echo(f"{done.deleted} deleted, {done.documents} left")
+
+
 def print_info(index: Index, *, as_json: bool) -> None:
     """What an index holds: documents, segments, sizes, settings."""
     manifest = index.manifest
-    facts: dict[str, Any] = {
-        "path": str(index.path),
-        "documents": manifest.documents,
-        "bytes": index.size_bytes(),
-        "commit": manifest.commit,
-        "settings": asdict(manifest.settings),
-        "segments": [
-            {
-                "id": record.id,
-                "documents": record.documents,
-                "terms": record.terms,
-                "truncated": record.truncated,
-                "ann": record.ann,
-                "ann_recall": record.ann_recall,
-                "bytes": _bytes_by_part(record.files),
-            }
-            for record in manifest.segments
-        ],
-    }
     if as_json:
-        _print_json(facts)
+        _print_json(
+            {
+                "path": str(index.path),
+                "documents": manifest.documents,
+                "passages": manifest.rows,
+                "bytes": index.size_bytes(),
+                "commit": manifest.commit,
+                "settings": asdict(manifest.settings),
+                "columns": dict(manifest.columns),
+                "segments": [_segment_facts(record) for record in manifest.segments],
+            }
+        )
         return
     settings = manifest.settings
     rows = [
@@ -232,14 +239,44 @@ def print_info(index: Index, *, as_json: bool) -> None:
         rows.append(["encoder", f"{encoder.name} ({details}, {encoder.fingerprint[:16]})"])
     else:
         rows.append(["encoder", "none: BM25 only"])
-    for record in manifest.segments:
-        parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record.files).items())
-        ann = f", ann {record.ann}" if record.ann else ""
-        if record.ann_recall is not None:
-            ann += f" (recall@10 {record.ann_recall:.3f} against exact search)"
-        cut = f", {record.truncated:,} cut by the encoder" if record.truncated else ""
-        rows.append([f"segment {record.id}", f"{record.documents:,} documents{cut}{ann}; {parts}"])
+    if settings.chunking:
+        rows.append(["passages", f"{manifest.rows:,}: {settings.chunking} ({settings.chunking_fingerprint})"])
+    if settings.context != ("title",):
+        rows.append(["context", ", ".join(settings.context) or "none"])
+    if manifest.columns:
+        rows.append(["columns", ", ".join(f"{name} {kind}" for name, kind in manifest.columns.items())])
+    rows += [[f"segment {record.id}", _described_segment(record)] for record in manifest.segments]
     _print_table(["", ""], rows, header=False)
+
+
+def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "documents": record.documents,
+        "live_documents": record.live_documents,
+        "dead_documents": record.documents - record.live_documents,
+        "passages": record.rows,
+        "live_passages": record.live_rows,
+        "terms": record.terms,
+        "truncated": record.truncated,
+        "ann": asdict(record.ann) if record.ann else None,
+        "bytes": _bytes_by_part(record),
+    }
+
+
+def _described_segment(record: SegmentRecord) -> str:
+    dead = record.documents - record.live_documents
+    facts = [f"{record.documents:,} documents" + (f", {dead:,} of them deleted" if dead else "")]
+    if record.truncated:
+        facts.append(f"{record.truncated:,} cut by the encoder")
+    if record.ann:
+        found = record.ann.recall
+        facts.append(
+            f"ann {record.ann.factory}"
+            + ("" if found is None else f" (recall@100 {found:.3f} at effort {record.ann.effort})")
+        )
+    parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record).items())
+    return f"{', '.join(facts)}; {parts}"
 
 
 def print_verified(index: Index, *, as_json: bool) -> None:
@@ -248,7 +285,8 @@ def print_verified(index: Index, *, as_json: bool) -> None:
         _print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
         return
     size = index.size_bytes()
-    typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written")
+    legs = "the same documents in every leg"
+    typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written, {legs}")
 
 
 def print_model(folder: Path) -> None:
@@ -288,6 +326,11 @@ def _say_empty(ranking: Ranking, index: Index) -> None:
     say(f"no result for {asked}: {why_empty(index, query.text)}")
 
 
+def _matched(document: Document, hit: Hit) -> str:
+    """The text of the passage that matched, or of the whole document where documents are not cut."""
+    return document.text[slice(*hit.span)] if hit.span else document.text
+
+
 def _line(text: str) -> str:
     flat = " ".join(text[: 4 * _SNIPPET].split())
     return shown(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
@@ -297,11 +340,13 @@ def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
-def _bytes_by_part(files: Mapping[str, Any]) -> dict[str, int]:
+def _bytes_by_part(record: SegmentRecord) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for name, file in files.items():
+    for name, file in record.files.items():
         part = name.split("/")[0] if "/" in name else "documents"
         sizes[part] = sizes.get(part, 0) + file.size_bytes
+    if record.deletes:
+        sizes["deletes"] = sum(file.size_bytes for file in record.deletes.files.values())
     return sizes
 
 

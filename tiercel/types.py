@@ -37,12 +37,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A slice of a document: `text == document.text[start:end]`, offsets in characters."""
+    """A slice of a document: `text == document.text[start:end]`, offsets in characters.
+
+    `headings` are those of the sections that the slice begins in, outermost first.
+    """
 
     doc_id: DocId
     text: str
     start: int
     end: int
+    headings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,54 +58,85 @@ class Query:
     history: tuple[str, ...] = ()
 
 
+Span: TypeAlias = tuple[int, int]
+"""Start and end of a passage, in characters of the document's text."""
+
+
 class Hit(NamedTuple):
     """A document with its score: larger is better, comparable only within one Ranking.
 
-    `span` is the (start, end) of the passage that matched, in characters of the document's text.
+    `span` is that of the passage that matched, None where documents are not cut into passages.
     """
 
     doc_id: DocId
     score: float
-    span: tuple[int, int] | None = None
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The hits of one query after one stage: finite scores, ordered by (-score, doc_id), each document once.
+    """The hits of one query after one stage: finite scores, ordered by (-score, doc_id, span), each document once.
 
-    An empty Ranking means that nothing matched. Raises ValueError when made from hits that break the order,
-    repeat a document or carry a score that is not finite: a broken stage is found where it broke.
+    Where `passages` were asked for, each passage is there once, and a document as often as it has passages there. An
+    empty Ranking means that nothing matched. Raises ValueError when made from hits that break the order, repeat a
+    document or carry a score that is not finite: a broken stage is found where it broke.
     """
 
     query: Query
     hits: tuple[Hit, ...]
     stage: str
+    passages: bool = False
 
     def __post_init__(self) -> None:
-        seen: set[DocId] = set()
-        previous: Hit | None = None
+        seen: set[object] = set()
+        previous: tuple[Any, ...] | None = None
         for hit in self.hits:
             if not math.isfinite(hit.score):
                 raise ValueError(f"stage {self.stage!r} gave document {hit.doc_id!r} the score {hit.score}")
-            if previous is not None and (-previous.score, previous.doc_id) > (-hit.score, hit.doc_id):
-                raise ValueError(f"stage {self.stage!r} put {previous.doc_id!r} before {hit.doc_id!r} out of order")
-            previous = hit
-            seen.add(hit.doc_id)
+            place: tuple[Any, ...] = (
+                (-hit.score, hit.doc_id, hit.span or ()) if self.passages else (-hit.score, hit.doc_id)
+            )
+            if previous is not None and previous > place:
+                raise ValueError(f"stage {self.stage!r} put {previous[1]!r} before {hit.doc_id!r} out of order")
+            previous = place
+            seen.add(self.key(hit))
         if len(seen) != len(self.hits):
             raise ValueError(f"stage {self.stage!r} ranked a document twice for query {self.query.id!r}")
 
     @classmethod
-    def from_scores(
-        cls, query: Query, doc_ids: Sequence[DocId], scores: Iterable[float], *, stage: str, keep: int
+    def from_scores(  # noqa: PLR0913
+        cls,
+        query: Query,
+        doc_ids: Sequence[DocId],
+        scores: Iterable[float],
+        *,
+        stage: str,
+        keep: int,
+        spans: Sequence[Span | None] | None = None,
+        passages: bool = False,
     ) -> Ranking:
-        """Sort, break ties by document id ascending, and cut: the only place where that happens.
+        """Sort, break ties by document id and then span, ascending, and cut: the only place where that happens.
 
-        `doc_ids` and `scores` are aligned, in any order, each document once; at most `keep` hits survive.
+        `doc_ids`, `scores` and `spans` (None: no hit has one) are aligned, in any order, each document or, if
+        `passages`, each passage once; at most `keep` hits survive.
         """
-        order = sorted(zip((-score for score in scores), doc_ids, strict=True))
-        return cls(query, tuple([Hit(doc_id, -negated) for negated, doc_id in order[:keep]]), stage)
+        if spans is None or not any(spans):
+            order = sorted(zip((-score for score in scores), doc_ids, strict=True))
+            hits = [Hit(doc_id, -negated) for negated, doc_id in order[:keep]]
+        else:
+            spanned = sorted(zip((-score for score in scores), doc_ids, spans, strict=True), key=_place)
+            hits = [Hit(doc_id, -negated, span) for negated, doc_id, span in spanned[:keep]]
+        return cls(query, tuple(hits), stage, passages)
+
+    def key(self, hit: Hit) -> object:
+        """What a hit is one of: its document or, in a Ranking of passages, its passage."""
+        return (hit.doc_id, hit.span) if self.passages else hit.doc_id
 
     @property
     def doc_ids(self) -> list[DocId]:
         """Document ids, best first."""
         return [hit.doc_id for hit in self.hits]
+
+
+def _place(hit: tuple[float, DocId, Span | None]) -> tuple[float, DocId, tuple[int, ...]]:
+    return hit[0], hit[1], hit[2] or ()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.conftest import Write
-from tiercel.data.pages import html_title_and_text, markdown_title, page_files, read_page
+from tiercel.data.pages import html_title_and_text, markdown_headings, markdown_title, page_files, read_page
 from tiercel.errors import InputError
 
 
@@ -23,13 +23,37 @@ from tiercel.errors import InputError
         ("---\n# Real\n", "Real"),
         ("Over two lines\n====\n", "Over two lines"),
         ("\n====\nwords", ""),
+        ("words\n```\n```\n====\n", ""),
         ("    # code\n", ""),
+        ("```inline``` words\n# Real\n", "Real"),
+        ("# #\n# Real #\n", "Real"),
+        ("Over dashes\n---\n# Real\n", "Real"),
         ("words only", ""),
         ("", ""),
     ],
 )
 def test_the_title_of_markdown_is_its_first_heading(text: str, title: str) -> None:
     assert markdown_title(text) == title
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("# One\nwords\n### Deep ###\r\n", [(1, "One", "# One"), (3, "Deep", "### Deep ###")]),
+        ("---\n# no\n---\r\n  ## Yes\n```\n# no\n```\n", [(2, "Yes", "  ## Yes")]),
+        ("One\n===\n\nTwo\r\n--\r\n", [(1, "One", "One\n==="), (2, "Two", "Two\r\n--")]),
+        ("a paragraph\nof two lines\n---\n", []),
+        ("a paragraph\nof two lines\n===\n", [(1, "of two lines", "of two lines\n===")]),
+        ("- item\n---\n1. item\n---\n> said\n---\n    code\n---\n***\n---\n", []),
+        ("# One\n---\n# \n## ##\n####### seven\n", [(1, "One", "# One")]),
+        ("words\n# One\n---\n", [(1, "One", "# One")]),
+        ("# One\nTwo\n---\nThree\n---\n", [(1, "One", "# One"), (2, "Two", "Two\n---"), (2, "Three", "Three\n---")]),
+        ("", []),
+    ],
+)
+def test_headings_of_markdown(text: str, headings: list[tuple[int, str, str]]) -> None:
+    found = list(markdown_headings(text))
+    assert [(heading.level, heading.title, text[heading.start : heading.end]) for heading in found] == headings
 
 
 def test_markdown_text_is_the_whole_file(write: Write) -> None:

@@ -56,6 +56,30 @@ def test_rows_become_objects_with_json_values(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (pa.timestamp("us", "Europe/Berlin"), 1_600_000_000_123_456, "2020-09-13 12:26:40.123456Z"),
+        (pa.timestamp("ms", "+05:30"), 0, "1970-01-01 00:00:00.000Z"),
+        (pa.timestamp("ns", "UTC"), 1, "1970-01-01 00:00:00.000000001Z"),
+        # Local time was off by 4:56:02 then: an offset of whole minutes would name another moment.
+        (pa.timestamp("ms", "America/New_York"), -3_153_600_000_000, "1870-01-25 00:00:00.000Z"),
+        (pa.timestamp("ms"), 1, "1970-01-01 00:00:00.001"),
+        (pa.date32(), 1, "1970-01-02"),
+        (pa.date64(), 86_400_000, "1970-01-02"),
+    ],
+)
+def test_dates_and_timestamps_become_strings_that_name_the_same_moment(
+    tmp_path: Path, kind: Any, value: int, text: str
+) -> None:
+    moments = pa.array([value, None], kind)
+    path = table(tmp_path / "a.parquet", {"when": moments, "coded": moments.dictionary_encode()})
+    assert [record for _, record in parquet_objects(path)] == [
+        {"when": text, "coded": text},
+        {"when": None, "coded": None},
+    ]
+
+
 def test_rows_are_numbered_over_batches(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", {"n": list(range(3000))})
     assert all(number == record["n"] + 1 for number, record in parquet_objects(path))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.data.chunking import Chunking
 from tiercel.index.analysis import analyzer
 from tiercel.index.manifest import EncoderRecord, IndexSettings
-from tiercel.index.store import Index, build_index
+from tiercel.index.store import Index
+from tiercel.index.writer import IndexWriter
 from tiercel.protocols import Encoder
 from tiercel.types import DocId, Document, Query, QueryId
 
@@ -74,19 +76,71 @@ class HashedWords:
         return np.random.default_rng(seed).standard_normal(self.dimension)
 
 
-def settings_of(name: str = "none", *, encoder: Encoder | None = None, ann: str = "auto") -> IndexSettings:
+def settings_of(
+    name: str = "none",
+    *,
+    encoder: Encoder | None = None,
+    ann: str = "auto",
+    chunking: Chunking | None = None,
+    context: tuple[str, ...] = ("title",),
+) -> IndexSettings:
     """Settings of an index with this analyser and encoder."""
     record = None
     if encoder is not None:
         record = EncoderRecord("hashed words", "fp32", encoder.fingerprint, encoder.dimension, 512)
-    return IndexSettings(name, analyzer(name).fingerprint, record, ann)
+    return IndexSettings(
+        name,
+        analyzer(name).fingerprint,
+        record,
+        ann,
+        chunking=chunking,
+        chunking_fingerprint=chunking.fingerprint if chunking else "",
+        context=context,
+    )
+
+
+def build_index(
+    path: Path,
+    documents: Iterable[Document],
+    settings: IndexSettings,
+    *,
+    encoder: Encoder | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Make an index of these documents, in place of whatever index was there."""
+    with IndexWriter(path, create=True) as writer:
+        writer.build(documents, settings, encoder=encoder, progress=progress)
+
+
+def add_documents(path: Path, documents: Iterable[Document], *, encoder: Encoder | None = None) -> None:
+    """Add documents to an index."""
+    with IndexWriter(path) as writer:
+        writer.add(documents, encoder=encoder)
+
+
+def delete_documents(path: Path, *ids: str) -> list[str]:
+    """Delete documents; returns the ids that were not there."""
+    with IndexWriter(path) as writer:
+        return writer.delete(ids)
+
+
+def compact_index(path: Path) -> None:
+    """Merge all segments into one."""
+    with IndexWriter(path) as writer:
+        writer.compact()
 
 
 def indexed(
-    path: Path, documents: Iterable[Document], name: str = "none", *, encoder: Encoder | None = None, ann: str = "auto"
+    path: Path,
+    documents: Iterable[Document],
+    name: str = "none",
+    *,
+    encoder: Encoder | None = None,
+    ann: str = "auto",
+    chunking: Chunking | None = None,
 ) -> Index:
     """Build an index and open it."""
-    build_index(path, documents, settings_of(name, encoder=encoder, ann=ann), encoder=encoder)
+    build_index(path, documents, settings_of(name, encoder=encoder, ann=ann, chunking=chunking), encoder=encoder)
     return Index(path)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import tiercel.index.bm25 as kernel
 from tiercel.errors import UsageError
 from tiercel.index.analysis import analyzer
 from tiercel.index.bm25 import (
@@ -70,10 +72,20 @@ def batch_of(postings: Postings, queries: Sequence[WeightedQuery]) -> QueryBatch
     return QueryBatch(np.array(starts), find_terms(postings, terms), np.array(weights, dtype=np.float32))
 
 
+Mask = NDArray[np.bool_]
+
+
 def found(
-    postings: Postings, queries: QueryBatch, parameters: BM25, mean_length: float, order: IdOrder, k: int
+    postings: Postings,
+    queries: QueryBatch,
+    parameters: BM25,
+    mean_length: float,
+    order: IdOrder,
+    k: int,
+    eligible: Mask | None = None,
 ) -> list[list[tuple[int, float]]]:
-    hits, scores, sizes = top_k(postings, queries, parameters.norm(mean_length), parameters.growth, order, k)
+    norm = parameters.norm(mean_length)
+    hits, scores, sizes = top_k(postings, queries, norm, parameters.growth, order, k, eligible)
     return [
         list(zip(row[:size].tolist(), points[:size].tolist(), strict=True))
         for row, points, size in zip(hits, scores, sizes, strict=True)
@@ -81,9 +93,17 @@ def found(
 
 
 def exhaustive(
-    postings: Postings, queries: QueryBatch, parameters: BM25, mean_length: float, order: IdOrder, k: int
+    postings: Postings,
+    queries: QueryBatch,
+    parameters: BM25,
+    mean_length: float,
+    order: IdOrder,
+    k: int,
+    eligible: Mask | None = None,
 ) -> list[list[tuple[int, float]]]:
-    """Score every document in float32, one term after the other, sort by score and rank, cut."""
+    """Score every document in float32, one term after the other, leave out what does not count, sort by score and rank,
+    cut.
+    """
     base, slope = (np.float32(part) for part in parameters.norm(mean_length))
     growth = np.float32(parameters.growth)
     results = []
@@ -100,6 +120,8 @@ def exhaustive(
             assert gain.dtype == np.float32
             scores[documents] += gain
             held[documents] = True
+        if eligible is not None:
+            held &= eligible
         candidates = np.flatnonzero(held)
         best = candidates[np.lexsort((order.ranks[candidates], -scores[candidates]))][:k]
         results.append([(int(document), float(scores[document])) for document in best])
@@ -228,6 +250,76 @@ def test_any_k_equals_scoring_everything(
         assert found(postings, queries, parameters, mean_length, order, k) == [hits[:k] for hits in complete]
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    collections,
+    st.lists(weighted, max_size=4),
+    st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    st.sampled_from(["lucene", "rank-bm25-l"]),
+    st.randoms(use_true_random=False),
+)
+def test_any_mask_and_any_k_equal_scoring_everything(
+    texts: list[str], asked: list[dict[str, float]], share: float, variant: str, drawn: Any
+) -> None:
+    postings = collected(texts)
+    vocabulary = set(" ".join(texts).split())
+    queries = batch_of(postings, [[pair for pair in query.items() if pair[0] in vocabulary] for query in asked])
+    ranks = list(range(len(texts)))
+    drawn.shuffle(ranks)
+    order = order_of(ranks)
+    eligible = np.array([drawn.random() < share for _ in texts])
+    parameters = BM25(variant=variant)
+    complete = exhaustive(postings, queries, parameters, 3.0, order, len(texts), eligible)
+    for k in range(1, len(texts) + 4):
+        assert found(postings, queries, parameters, 3.0, order, k, eligible) == [hits[:k] for hits in complete]
+
+
+@pytest.mark.parametrize("others", [0, 30])  # with them most documents are eligible, without few
+def test_documents_that_do_not_count_do_not_raise_the_bar(others: int) -> None:
+    """The heaviest term has k postings, and so has the next, but not of documents that count: no bound can be had."""
+    postings = collected(["a a a a"] * 5 + ["b b b"] * 5 + ["c a", "c b", "c", "c", "c c"] + ["d"] * others)
+    queries = batch_of(postings, [[("a", 3.0), ("b", 2.0), ("c", 1.0)]])
+    numbers = np.arange(15 + others)
+    for k in range(1, 16):
+        for mask in (numbers >= 10, numbers >= 5, numbers % 5 != 0):
+            expected = exhaustive(postings, queries, BM25(), 3.0, in_order(postings), k, mask)
+            assert found(postings, queries, BM25(), 3.0, in_order(postings), k, mask) == expected
+    (hits,) = found(postings, queries, BM25(), 3.0, in_order(postings), 3, numbers >= 10)
+    assert [document for document, _ in hits] == [10, 11, 14]
+
+
+def test_no_document_counts() -> None:
+    postings = collected(["a b", "a", "b"])
+    queries = batch_of(postings, [[("a", 1.0), ("b", 1.0)], []])
+    assert found(postings, queries, BM25(), 1.0, in_order(postings), 2, np.zeros(3, bool)) == [[], []]
+
+
+def test_queries_from_the_middle_of_a_batch_meet_a_mask() -> None:
+    """A task gets its share of a batch's starts, but the terms of all."""
+    postings = collected(["a b", "b c", "c a", "a", "b b", "c c c"])
+    whole = batch_of(postings, [[("a", 1.0)], [("b", 2.0), ("c", 1.0)], [("c", 1.0)]])
+    eligible = np.array([False, True, False, False, False, True])
+    for first in range(3):
+        part = QueryBatch(whole.starts[first:], whole.terms, whole.weights)
+        expected = exhaustive(postings, part, BM25(), 2.0, in_order(postings), 3, eligible)
+        assert found(postings, part, BM25(), 2.0, in_order(postings), 3, eligible) == expected
+
+
+def test_a_mask_compiles_no_second_kernel() -> None:
+    postings = collected(["a b", "a", "b"])
+    order = in_order(postings)
+    for array in (*postings, *order):
+        array.setflags(write=False)  # as mapped
+    queries = batch_of(postings, [[("a", 1.0)]])
+    found(postings, queries, BM25(), 1.0, order, 2)
+    compiled = len(kernel._search.signatures)
+    fixed = np.array([True, True, False])
+    fixed.setflags(write=False)
+    for mask in (np.array([True, False, True]), np.zeros(3, bool), fixed, np.array([True, False] * 3)[::2]):
+        found(postings, queries, BM25(), 1.0, order, 2, mask)
+    assert len(kernel._search.signatures) == compiled
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_many_copies_of_few_documents_are_cut_by_id(seed: int) -> None:
     """Scores that tie with the threshold to the last bit, weights from heavy to next to nothing."""
@@ -289,6 +381,13 @@ def test_a_large_collection_equals_scoring_everything(variant: str) -> None:
     complete = exhaustive(postings, queries, parameters, mean_length, order, 1000)
     for k in (1, 10, 100, 1000):
         assert found(postings, queries, parameters, mean_length, order, k) == [hits[:k] for hits in complete]
+    best = np.ones(documents, dtype=bool)
+    best[[document for hits in complete for document, _ in hits[:50]]] = False  # what would set the bar is out
+    for eligible in (best, *(drawn.random(documents) < share for share in (0.9, 0.5, 0.1, 0.01))):
+        complete = exhaustive(postings, queries, parameters, mean_length, order, 1000, eligible)
+        for k in (1, 10, 1000):
+            expected = [hits[:k] for hits in complete]
+            assert found(postings, queries, parameters, mean_length, order, k, eligible) == expected
 
 
 @pytest.mark.parametrize("documents", [1, 63, 64, 65, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW, 2 * WINDOW + 1])

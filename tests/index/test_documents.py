@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tiercel.errors import IndexStoreError, InputError
@@ -79,10 +80,25 @@ def test_every_id_is_found_and_no_other(tmp_path: Path) -> None:
     batches = [[Document(DocId(name), f"text of {name}") for name in STRANGE_IDS[i : i + 5]] for i in range(0, 17, 5)]
     documents = stored(tmp_path, *batches)
     for ordinal, name in enumerate(STRANGE_IDS):
-        assert documents.ordinal(DocId(name)) == ordinal
+        assert documents.ordinals(DocId(name)) == [ordinal]
         assert documents.document(ordinal).id == name
     for absent in ["c", "aa", "\n", "a\n\n", "B", "8", "\U0010ffff", "\ud800", "x" * 4999]:
-        assert documents.ordinal(DocId(absent)) is None
+        assert documents.ordinals(DocId(absent)) == []
+
+
+def test_documents_of_one_id_are_all_found(tmp_path: Path) -> None:
+    documents = stored(tmp_path, [Document(DocId(name), "") for name in "bab"], [Document(DocId("b"), "")])
+    assert sorted(documents.ordinals(DocId("b"))) == [0, 2, 3]
+    assert documents.ordinals(DocId("a")) == [1]
+    assert documents.among(pa.array(["b", "c"], pa.string())).tolist() == [True, False, True, True]
+    assert documents.among(pa.array([], pa.string())).tolist() == [False] * 4
+
+
+def test_batches_leave_out_what_is_not_kept(tmp_path: Path) -> None:
+    documents = stored(tmp_path, *([Document(DocId(name), "") for name in names] for names in ("ab", "c", "de")))
+    kept = np.array([False, True, False, True, True])
+    assert [batch.column(0).to_pylist() for batch in documents.batches(kept)] == [["b"], ["d", "e"]]
+    assert [batch.num_rows for batch in documents.batches()] == [2, 1, 2]
 
 
 def test_ids_of_ordinals_come_in_their_order(tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_the_order_of_ids_is_that_of_python(tmp_path: Path) -> None:
 def test_no_documents_are_stored_too(tmp_path: Path) -> None:
     documents = stored(tmp_path)
     assert len(documents) == 0
-    assert documents.ordinal(DocId("a")) is None
+    assert documents.ordinals(DocId("a")) == []
     assert documents.order.ordinals.size == 0
 
 

@@ -11,7 +11,7 @@ import rank_bm25
 
 from tests.conformance.retriever import RetrieverConformance
 from tests.index.made import EXAMPLES, FALCONS, asked, indexed, named, zipf_texts
-from tiercel.index import store
+from tiercel.index import build, merge
 from tiercel.index.analysis import analyzer
 from tiercel.index.bm25 import BM25, VARIANTS
 from tiercel.index.lexical import LexicalRetriever, analyze_queries
@@ -21,7 +21,7 @@ from tiercel.types import DocId, Document, Hit, Query, Ranking
 
 
 def retriever_of(index: Index, parameters: BM25 | None = None, *, threads: int = 1) -> LexicalRetriever:
-    return LexicalRetriever(index.segments, index.analyzer, parameters=parameters, threads=threads)
+    return LexicalRetriever(index.views, index.analyzer, parameters=parameters, threads=threads)
 
 
 class TestLexicalRetriever(RetrieverConformance):
@@ -41,8 +41,9 @@ class TestLexicalRetriever(RetrieverConformance):
 class TestLexicalRetrieverOfThreeSegments(TestLexicalRetriever):
     @pytest.fixture(autouse=True)
     def small_segments(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store, "_BATCH_DOCUMENTS", 2)
-        monkeypatch.setattr(store, "_SEGMENT_DOCUMENTS", 2)
+        monkeypatch.setattr(build, "_BATCH_DOCUMENTS", 2)
+        monkeypatch.setattr(build, "_SEGMENT_ROWS", 2)
+        monkeypatch.setattr(merge, "MERGED_ROWS", 0)  # they are to stay apart
 
 
 def test_scores_by_hand(tmp_path: Path) -> None:
@@ -132,10 +133,11 @@ def test_segments_score_as_if_they_were_one(tmp_path: Path, monkeypatch: pytest.
         )
     ]
     one = indexed(tmp_path / "one", documents)
-    monkeypatch.setattr(store, "_BATCH_DOCUMENTS", 7)
-    monkeypatch.setattr(store, "_SEGMENT_DOCUMENTS", 60)
+    monkeypatch.setattr(build, "_BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(build, "_SEGMENT_ROWS", 60)
+    monkeypatch.setattr(merge, "MERGED_ROWS", 0)  # they are to stay apart
     many = indexed(tmp_path / "many", documents)
-    assert (len(one.segments), len(many.segments)) == (1, 7)
+    assert (len(one.views), len(many.views)) == (1, 7)
     queries = asked(*QUERIES)
     for variant in VARIANTS:
         parameters = BM25(1.2, 0.75, variant)
@@ -216,7 +218,7 @@ def terms_of(index: Index, texts: list[str]) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def stored(scifact: Index) -> list[Document]:
-    documents = scifact.segments[0].documents
+    documents = scifact.views[0].segment.documents
     return [documents.document(i) for i in range(len(documents))]
 
 
@@ -277,5 +279,5 @@ def test_the_best_hit_explains_itself(scifact: Index) -> None:
 def test_any_number_of_threads_gives_the_same_rankings(tmp_path: Path, count: int) -> None:
     index = indexed(tmp_path / "x", named(zipf_texts(300, words=60, seed=5)))
     queries = asked(*zipf_texts(count, words=60, seed=6, longest=5))
-    alone = LexicalRetriever(index.segments, index.analyzer, threads=1).retrieve(queries, keep=20)
-    assert LexicalRetriever(index.segments, index.analyzer, threads=4).retrieve(queries, keep=20) == alone
+    alone = LexicalRetriever(index.views, index.analyzer, threads=1).retrieve(queries, keep=20)
+    assert LexicalRetriever(index.views, index.analyzer, threads=4).retrieve(queries, keep=20) == alone

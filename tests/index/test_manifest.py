@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError
+from tiercel.index.columns import ColumnType
+from tiercel.index.files import FileRecord
 from tiercel.index.manifest import (
     FORMAT,
     MANIFEST,
+    AnnRecord,
+    DeletesRecord,
     EncoderRecord,
-    FileRecord,
     IndexSettings,
     Manifest,
     SegmentRecord,
@@ -25,29 +29,38 @@ from tiercel.index.manifest import (
 
 ENCODER = EncoderRecord("models/Müller", "int8", "f00d", 384, 256)
 SEGMENT = SegmentRecord(
-    "00000001",
-    3,
-    12,
-    1,
-    "HNSW32,SQ8",
-    0.9875,
-    {"documents.arrow": FileRecord(10, "aa"), "dense/x": FileRecord(0, "bb")},
+    id="00000001",
+    documents=3,
+    rows=5,
+    terms=12,
+    truncated=1,
+    ann=AnnRecord("HNSW32,SQ8", effort=128, recall=0.9875),
+    files={"documents.arrow": FileRecord(10, "aa"), "dense/x": FileRecord(0, "bb")},
+    deletes=DeletesRecord("00000001-00000007", documents=1, rows=2, terms=4, files={"terms.npy": FileRecord(1, "cc")}),
 )
-MADE = Manifest(7, IndexSettings("english", "abcd", ENCODER, "hnsw"), (SEGMENT, replace(SEGMENT, id="2")), 3)
+SETTINGS = IndexSettings(
+    "english", "abcd", ENCODER, "hnsw", chunking=Chunking("sentences", 100, 10), chunking_fingerprint="beef",
+    context=("title", "headings"), declared={"year": "number"},
+)  # fmt: skip
+COLUMNS: dict[str, ColumnType] = {"lang": "string", "year": "number"}
+MADE = Manifest(7, SETTINGS, COLUMNS, (SEGMENT, replace(SEGMENT, id="2", deletes=None)), 3)
 
 
 @pytest.mark.parametrize(
     "manifest",
-    [MADE, Manifest(1, IndexSettings("none", "x", None), (replace(SEGMENT, ann="", ann_recall=None, files={}),), 2)],
+    [MADE, Manifest(1, IndexSettings("none", "x", None), {}, (replace(SEGMENT, ann=None, deletes=None, files={}),), 2)],
 )
 def test_a_manifest_comes_back_as_it_was(tmp_path: Path, manifest: Manifest) -> None:
     commit_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
-    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    assert read_manifest(tmp_path, manifest.commit) == manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["commits", MANIFEST]
 
 
-def test_a_manifest_counts_its_documents() -> None:
-    assert MADE.documents == 6
+def test_a_manifest_counts_what_is_not_deleted() -> None:
+    assert (MADE.documents, MADE.rows) == (2 + 3, 3 + 5)
+    assert [segment.live_terms for segment in MADE.segments] == [8, 12]
+    assert MADE.folders == {"segments/00000001", "segments/2", "deletes/00000001-00000007"}
 
 
 def test_a_commit_replaces_the_one_before_and_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -56,7 +69,7 @@ def test_a_commit_replaces_the_one_before_and_what_a_killed_one_left(tmp_path: P
     assert read_manifest(tmp_path) == MADE
     commit_manifest(tmp_path, replace(MADE, commit=8))
     assert read_manifest(tmp_path).commit == 8
-    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["commits", MANIFEST]
 
 
 def test_the_same_manifest_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -69,7 +82,7 @@ def test_the_same_manifest_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_file_names_format_and_digest_first_and_last(tmp_path: Path) -> None:
     commit_manifest(tmp_path, MADE)
     content = json.loads((tmp_path / MANIFEST).read_bytes())
-    assert list(content) == ["format", "commit", "settings", "segments", "next_segment", "digest"]
+    assert list(content) == ["format", "commit", "settings", "columns", "segments", "next_segment", "digest"]
     assert content["format"] == FORMAT == 1
 
 

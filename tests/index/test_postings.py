@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import analyzer
-from tiercel.index.postings import Postings, PostingsBuilder, find_terms, map_postings, write_postings
+from tiercel.index.postings import (
+    Postings,
+    PostingsBuilder,
+    dead_frequencies,
+    find_terms,
+    map_postings,
+    write_postings,
+)
 
 
 def collected(*batches: list[str], name: str = "none") -> Postings:
@@ -131,6 +138,28 @@ def test_batching_changes_nothing() -> None:
         for array, other in zip(arrays(whole), arrays(parts), strict=True):
             assert array.dtype == other.dtype
             assert array.tolist() == other.tolist()
+
+
+def test_dead_frequencies_by_hand() -> None:
+    postings = collected(["falcon dove", "falcon falcon owl", "", "dove"])
+    terms, counts = dead_frequencies(postings, np.array([False, True, True, True]))
+    assert terms.dtype == counts.dtype == np.int32
+    assert [vocabulary(postings)[term] for term in terms] == ["dove", "falcon", "owl"]
+    assert counts.tolist() == [1, 1, 1]
+
+
+@settings(deadline=None)
+@given(texts, st.randoms(use_true_random=False), st.sampled_from([0.0, 0.3, 1.0]))
+def test_dead_frequencies_count_what_the_dead_hold(batch: list[str], drawn: Any, share: float) -> None:
+    postings = collected(batch)
+    dead = np.array([drawn.random() < share for _ in batch], dtype=bool)
+    held = Counter(
+        term for term, of_term in by_term(postings).items() for document in of_term if dead[document]
+    )  # fmt: skip
+    terms, counts = dead_frequencies(postings, dead)
+    names = vocabulary(postings)
+    assert terms.tolist() == sorted(terms.tolist())
+    assert dict(zip([names[term] for term in terms], counts.tolist(), strict=True)) == held
 
 
 def test_terms_are_found_whole_and_nothing_else_is() -> None:

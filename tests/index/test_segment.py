@@ -3,35 +3,47 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.index.made import FALCONS, HashedWords, files_of, indexed, settings_of
+from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import analyzer
+from tiercel.index.columns import ColumnTypes
 from tiercel.index.files import digest
+from tiercel.index.journal import EncodingJournal
 from tiercel.index.manifest import SegmentRecord
 from tiercel.index.segment import Segment, SegmentWriter
-from tiercel.types import Document
+from tiercel.types import DocId, Document
 
 ENCODER = HashedWords()
 
 
 def written(
-    folder: Path, *batches: list[Document], encoder: HashedWords | None = None, ann: str = "flat"
+    folder: Path,
+    *batches: list[Document],
+    encoder: HashedWords | None = None,
+    ann: str = "flat",
+    chunking: Chunking | None = None,
 ) -> SegmentRecord:
-    writer = SegmentWriter(folder, analyzer("english"), encoder)
+    settings = settings_of("english", encoder=encoder, ann=ann, chunking=chunking)
+    journal = None if encoder is None else EncodingJournal(folder.parent, encoder)
+    writer = SegmentWriter(folder, analyzer("english"), settings, ColumnTypes(), journal)
     for batch in batches:
         writer.add(batch)
-    return writer.finish(settings_of("english", encoder=encoder, ann=ann), threads=1)
+    if journal is not None:
+        journal.close()
+    return writer.finish(threads=1)
 
 
 def test_a_record_says_what_was_written(tmp_path: Path) -> None:
     record = written(tmp_path / "00000005", FALCONS[:2], FALCONS[2:], encoder=ENCODER, ann="hnsw")
     # Terms left of the six texts: falcon hunt pigeon | tiercel male falcon | pigeon live citi citi breed | male pigeon
     # | falcon falcon falcon | noth see
-    assert (record.id, record.documents, record.terms, record.truncated) == ("00000005", 6, 18, 0)
-    assert record.ann == "HNSW32,SQ8"
-    assert record.ann_recall == 1.0
+    assert (record.id, record.documents, record.rows, record.terms, record.truncated) == ("00000005", 6, 6, 18, 0)
+    assert record.ann is not None
+    assert (record.ann.factory, record.ann.recall) == ("HNSW32,SQ8", 1.0)
     assert list(record.files) == files_of(tmp_path / "00000005")
     for name, file in record.files.items():
         path = tmp_path / "00000005" / name
@@ -49,7 +61,12 @@ def test_files_of_each_kind_of_segment(tmp_path: Path) -> None:
     assert list(written(tmp_path / "3", FALCONS, encoder=ENCODER, ann="hnsw").files) == [
         "dense/ann.faiss", "dense/vectors.f16", *lexical,
     ]  # fmt: skip
-    assert [written(tmp_path / name, FALCONS).ann for name in "45"] == ["", ""]
+    assert [written(tmp_path / name, FALCONS).ann for name in "45"] == [None, None]
+    assert list(written(tmp_path / "6", FALCONS, chunking=Chunking("tokens", 3)).files) == [
+        *lexical, "passages/documents.npy", "passages/ends.npy", "passages/starts.npy",
+    ]  # fmt: skip
+    with_metadata = [replace(FALCONS[0], metadata={"year": 2026})]
+    assert list(written(tmp_path / "7", with_metadata).files) == ["columns.arrow", *lexical]
 
 
 def test_a_segment_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -61,8 +78,23 @@ def test_a_segment_gives_back_what_was_written(tmp_path: Path) -> None:
     segment.verify()
 
 
+def test_rows_are_the_passages_of_documents_with_their_context(tmp_path: Path) -> None:
+    documents = [Document(DocId("a"), "one two three four five", "Title"), Document(DocId("b"), "")]
+    record = written(tmp_path / "1", documents, encoder=ENCODER, chunking=Chunking("tokens", 2))
+    segment = Segment(
+        tmp_path / "1", record, settings_of("english", encoder=ENCODER, ann="flat", chunking=Chunking("tokens", 2))
+    )
+    assert (record.documents, record.rows) == (2, 4)
+    assert segment.passages is not None
+    assert segment.passages.spans(np.arange(4)) == [(0, 7), (8, 18), (19, 23), (0, 0)]
+    assert segment.postings.lengths.tolist() == [3, 3, 2, 0]
+    expected = ENCODER.encode_documents(["Title one two", "Title three four", "Title five", ""])
+    assert np.array_equal(segment.vectors.stored, expected.astype(np.float16))
+    segment.verify()
+
+
 def test_texts_are_counted_in_characters_with_their_titles(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path / "1", analyzer("none"), None)
+    writer = SegmentWriter(tmp_path / "1", analyzer("none"), settings_of(), ColumnTypes(), None)
     writer.add([Document(FALCONS[0].id, "four", "東京")])
     assert (writer.count, writer.characters) == (1, 7)
     writer.close()
@@ -76,7 +108,7 @@ def test_vectors_of_a_segment_without_an_encoder_are_refused(tmp_path: Path) -> 
 
 
 def test_a_record_of_another_number_of_documents_is_refused(tmp_path: Path) -> None:
-    record = replace(written(tmp_path / "1", FALCONS), documents=5)
+    record = replace(written(tmp_path / "1", FALCONS), documents=5, rows=5)
     segment = Segment(tmp_path / "1", record, settings_of("english"))
     with pytest.raises(IndexStoreError, match="it holds 6 documents, the manifest says 5"):
         _ = segment.documents
@@ -88,7 +120,7 @@ def test_a_record_of_another_number_of_documents_is_refused(tmp_path: Path) -> N
 def test_every_file_is_checked(tmp_path: Path, ann: str) -> None:
     """Missing or of another size: refused on opening. Any byte flipped: refused by verifying. Always by name."""
     index = indexed(tmp_path / "x", FALCONS, "english", encoder=ENCODER, ann=ann)
-    settings, (segment,) = index.manifest.settings, index.segments
+    settings, segment = index.manifest.settings, index.views[0].segment
     segment.verify()
     for name in segment.record.files:
         path = segment.folder / name

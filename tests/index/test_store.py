@@ -13,13 +13,28 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.index.made import FALCONS, HashedWords, asked, files_of, indexed, named, settings_of, zipf_texts
+from tests.index.made import (
+    FALCONS,
+    HashedWords,
+    add_documents,
+    asked,
+    build_index,
+    files_of,
+    indexed,
+    named,
+    settings_of,
+    zipf_texts,
+)
+from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError, InputError
-from tiercel.index import store
+from tiercel.index import build
+from tiercel.index.build import RepeatedId
 from tiercel.index.dense import DenseRetriever
+from tiercel.index.files import FileRecord
 from tiercel.index.lexical import LexicalRetriever
-from tiercel.index.manifest import MANIFEST, FileRecord, Manifest, commit_manifest, read_manifest
-from tiercel.index.store import Index, RepeatedId, build_index, is_index
+from tiercel.index.manifest import MANIFEST, Manifest, commit_manifest, read_manifest
+from tiercel.index.store import Index
+from tiercel.index.writer import is_index
 from tiercel.types import DocId, Document
 
 ENCODER = HashedWords()
@@ -27,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def search(index: Index, text: str = "falcon") -> list[DocId]:
-    (ranking,) = LexicalRetriever(index.segments, index.analyzer).retrieve(asked(text), keep=10)
+    (ranking,) = LexicalRetriever(index.views, index.analyzer).retrieve(asked(text), keep=10)
     return ranking.doc_ids
 
 
@@ -35,18 +50,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_of(folder) if name != "write.lock"}
 
 
-def check_clean(path: Path, *before: Manifest) -> None:
-    """Nothing lies there but what the manifest, and that of the commit before, name, the manifest and the lock."""
-    records = [record for manifest in (read_manifest(path), *before) for record in manifest.segments]
+def check_clean(path: Path, *held: Manifest) -> None:
+    """Nothing lies there but the manifest, those of commits that are held, what they name, and the lock."""
+    manifests = (read_manifest(path), *held)
+    records = [record for manifest in manifests for record in manifest.segments]
     named_files = {f"segments/{record.id}/{name}" for record in records for name in record.files}
-    assert set(files_of(path)) - {"write.lock"} == named_files | {MANIFEST}
+    kept = {f"commits/{manifest.commit:08d}.json" for manifest in manifests}
+    found = {name for name in files_of(path) if name != "write.lock" and not name.startswith("journal/")}
+    assert found == named_files | kept | {MANIFEST}
     assert {folder.name for folder in (path / "segments").iterdir()} == {record.id for record in records}
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_BATCH_DOCUMENTS", 2)
-    monkeypatch.setattr(store, "_SEGMENT_DOCUMENTS", 4)
+    monkeypatch.setattr(build, "_BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(build, "_SEGMENT_ROWS", 4)
 
 
 def test_an_index_gives_back_what_was_indexed(tmp_path: Path) -> None:
@@ -76,8 +94,8 @@ def test_size_is_that_of_all_its_files(tmp_path: Path) -> None:
 def test_several_segments_are_one_index(tmp_path: Path) -> None:
     documents = named(f"falcon number {i}" for i in range(11))[::-1]
     index = indexed(tmp_path / "x", documents)
-    assert [segment.record.documents for segment in index.segments] == [4, 4, 3]
-    assert [segment.record.id for segment in index.segments] == ["00000001", "00000002", "00000003"]
+    assert [view.record.documents for view in index.views] == [4, 4, 3]
+    assert [view.record.id for view in index.views] == ["00000001", "00000002", "00000003"]
     assert len(index) == 11
     assert index.get([document.id for document in documents]) == documents
     assert search(index) == sorted(document.id for document in documents)[:10]
@@ -86,14 +104,14 @@ def test_several_segments_are_one_index(tmp_path: Path) -> None:
 
 
 def test_a_segment_ends_with_the_characters_it_may_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_BATCH_CHARACTERS", 10)
-    monkeypatch.setattr(store, "_SEGMENT_CHARACTERS", 20)
+    monkeypatch.setattr(build, "_BATCH_CHARACTERS", 10)
+    monkeypatch.setattr(build, "_SEGMENT_CHARACTERS", 20)
     index = indexed(tmp_path / "x", named(["x" * 6] * 8))
-    assert [segment.record.documents for segment in index.segments] == [4, 4]
+    assert [view.record.documents for view in index.views] == [4, 4]
 
 
 def test_progress_is_told_how_many_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr(build, "_BATCH_DOCUMENTS", 4)
     told: list[int] = []
     build_index(tmp_path / "x", FALCONS, settings_of(), progress=told.append)
     assert told == [4, 6]
@@ -117,7 +135,7 @@ def test_truncated_documents_are_counted(tmp_path: Path) -> None:
             return super().encode_documents(texts)
 
     index = indexed(tmp_path / "x", FALCONS, encoder=Truncating())
-    assert [segment.record.truncated for segment in index.segments] == [3]
+    assert [view.record.truncated for view in index.views] == [3]
 
 
 # Same input, same bytes.
@@ -138,14 +156,14 @@ def test_the_same_input_gives_the_same_bytes_in_every_process(tmp_path: Path) ->
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", BUILD, tmp_path / seed], cwd=ROOT, env=environment, check=True)
     first = contents(tmp_path / "1")
-    assert len(first) == 12
+    assert len(first) == 14
     assert contents(tmp_path / "2") == first
 
 
 def test_building_again_in_place_gives_the_same_files_under_the_next_number(tmp_path: Path) -> None:
     def build() -> dict[str, bytes]:
         index = indexed(tmp_path / "x", FALCONS, encoder=ENCODER)
-        return contents(index.segments[0].folder)
+        return contents(index.views[0].segment.folder)
 
     assert build() == build()
     manifest = read_manifest(tmp_path / "x")
@@ -187,15 +205,7 @@ def test_a_build_that_breaks_leaves_the_old_index_answering(tmp_path: Path, brea
     assert search(after) == search(before) == ["d5", "d1", "d2"]
     after.verify()
     assert search(indexed(tmp_path / "x", newer, encoder=ENCODER), "falcon") == ["d00002", "d00000", "d00005"]
-    check_clean(tmp_path / "x", before.manifest)
-
-
-def test_an_index_that_another_build_committed_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    before = indexed(tmp_path / "x", FALCONS)
-    with pytest.raises(IndexStoreError, match="there is an index already"):
-        build_index(tmp_path / "x", named(["falcon"]), settings_of(), replace=False)
-    assert Index(tmp_path / "x").manifest == before.manifest
-    check_clean(tmp_path / "x")
+    check_clean(tmp_path / "x", before.manifest)  # two readers still have it open
 
 
 def test_a_first_build_that_breaks_leaves_no_index(tmp_path: Path) -> None:
@@ -231,7 +241,8 @@ def test_an_id_that_comes_twice_is_refused(tmp_path: Path, distance: int) -> Non
         build_index(tmp_path / "x", documents, settings_of())
     assert refused.value.doc_id == "d1"
     assert str(refused.value) == (
-        "the id 'd1' comes twice; expected each document once. Rename or remove one of them. Nothing was indexed."
+        "the id 'd1' comes twice; expected each document once. Rename or remove one of them, or add --on-duplicate "
+        "last. Nothing was indexed."
     )
     assert not is_index(tmp_path / "x")
 
@@ -257,17 +268,19 @@ def test_half_a_surrogate_pair_is_refused_with_the_id(tmp_path: Path, document: 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.index.made import HashedWords, named, settings_of
-from tiercel.index import store
-store._BATCH_DOCUMENTS = 2
-store._SEGMENT_DOCUMENTS = 4
+from tests.index.made import HashedWords, build_index, named, settings_of
+from tiercel.data.chunking import Chunking
+from tiercel.index import build
+from tiercel.index.build import RepeatedId
+build._BATCH_DOCUMENTS = 2
+build._SEGMENT_ROWS = 4
 def documents():
     for i, document in enumerate(named(["falcon"] * 20)):
         if i == 13:
             os.kill(os.getpid(), signal.SIGKILL)
         yield document
 encoder = HashedWords()
-store.build_index(Path(sys.argv[1]), documents(), settings_of(encoder=encoder), encoder=encoder)
+build_index(Path(sys.argv[1]), documents(), settings_of(encoder=encoder), encoder=encoder)
 """
 
 
@@ -289,8 +302,7 @@ def test_a_killed_build_leaves_the_old_index_and_the_next_one_clears_up(tmp_path
 HOLDER = """
 import sys
 from pathlib import Path
-from tests.index.made import FALCONS, settings_of
-from tiercel.index.store import build_index
+from tests.index.made import FALCONS, build_index, settings_of
 def documents():
     yield FALCONS[0]
     print("writing", flush=True)
@@ -322,7 +334,7 @@ def test_an_index_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_reader_keeps_the_commit_it_opened(tmp_path: Path) -> None:
     reader = indexed(tmp_path / "x", FALCONS, encoder=ENCODER)
     assert search(reader) == ["d5", "d1", "d2"]
-    nearest = DenseRetriever(reader.segments, ENCODER)
+    nearest = DenseRetriever(reader.views, ENCODER)
     before = nearest.retrieve(asked("male falcon"), keep=6)
     indexed(tmp_path / "x", named(["falcon"] * 3), encoder=ENCODER)
     assert search(reader) == ["d5", "d1", "d2"]
@@ -332,33 +344,16 @@ def test_a_reader_keeps_the_commit_it_opened(tmp_path: Path) -> None:
     assert len(Index(tmp_path / "x")) == 3
 
 
-def test_opening_while_a_commit_replaces_the_index_opens_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    indexed(tmp_path / "x", FALCONS)
-    overtaking = iter([True])
-
-    def read_and_be_overtaken(path: Path) -> Manifest:
-        manifest = read_manifest(path)
-        if next(overtaking, False):
-            for text in ("pigeon", "falcon"):
-                build_index(path, named([text]), settings_of())
-        return manifest
-
-    monkeypatch.setattr(store, "read_manifest", read_and_be_overtaken)
-    index = Index(tmp_path / "x")
-    assert index.manifest.commit == 3
-    assert search(index) == ["d00000"]
-
-
-def test_a_reader_that_has_read_nothing_yet_is_told_when_its_commit_is_gone(tmp_path: Path) -> None:
+def test_what_a_reader_has_not_opened_yet_stays_as_long_as_it_may(tmp_path: Path) -> None:
     reader = indexed(tmp_path / "x", FALCONS)
+    for _ in range(3):
+        indexed(tmp_path / "x", named(["falcon"]))
+    check_clean(tmp_path / "x", reader.manifest)
+    assert search(reader) == ["d5", "d1", "d2"]
+    assert reader.get([DocId("d1")]) == [FALCONS[0]]
+    del reader
     indexed(tmp_path / "x", named(["falcon"]))
-    assert (tmp_path / "x/segments/00000001").is_dir()  # it goes with the next build but one
-    indexed(tmp_path / "x", named(["falcon"]))
-    for use in (lambda: search(reader), lambda: reader.get([DocId("d1")]), reader.verify):
-        with pytest.raises(IndexStoreError, match=rf"^{tmp_path}/x/segments/00000001"):
-            use()
+    check_clean(tmp_path / "x")
 
 
 # What is not as it was written is refused, by name.
@@ -366,7 +361,11 @@ def test_a_reader_that_has_read_nothing_yet_is_told_when_its_commit_is_gone(tmp_
 
 @pytest.mark.parametrize("ann", ["flat", "hnsw"])
 def test_damage_to_any_file_of_an_index_is_seen(tmp_path: Path, ann: str) -> None:
-    indexed(tmp_path / "x", FALCONS, encoder=ENCODER, ann=ann)
+    documents = [replace(document, metadata={"n": n}) for n, document in enumerate(FALCONS)]
+    chunking = Chunking("tokens", 3)
+    indexed(tmp_path / "x", documents, encoder=ENCODER, ann=ann, chunking=chunking)
+    add_documents(tmp_path / "x", [documents[1]], encoder=ENCODER)
+    assert {name.split("/")[0] for name in contents(tmp_path / "x")} == {"commits", "deletes", MANIFEST, "segments"}
     for name, whole in contents(tmp_path / "x").items():
         path = tmp_path / "x" / name
         middle = len(whole) // 2

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -33,9 +34,30 @@ h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav ol option p pre 
 th thead tr ul
 """
 _BLOCK_TAGS = frozenset(_BLOCK_NAMES.split())
-_HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
-_UNDERLINE = re.compile(r" {0,3}=+[ \t]*")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?=[ \t])")
+_UNDERLINE = re.compile(r" {0,3}(?:=+|-+)[ \t]*")
+_FENCE = re.compile(r" {0,3}(`{3,}+(?!.*`)|~{3,})")  # a line like ```this``` is code within a paragraph
+# What dashes can make a heading of: no indented code, quotation or list item, and not only signs.
+_PROSE = re.compile(r" {0,3}(?![ \t>]|[-+*][ \t]|\d+[.)][ \t]).*\w")
+
+
+@dataclass(frozen=True, slots=True)
+class MarkdownHeading:
+    """One heading of a Markdown text.
+
+    Attributes:
+        start: where its line begins, in characters.
+        end: where its line ends, or the one that underlines it; exclusive, without the line end.
+        level: 1 for the outermost, at most 6.
+        title: its words, never empty.
+        is_dashed: whether dashes under its line make it a heading.
+    """
+
+    start: int
+    end: int
+    level: int
+    title: str
+    is_dashed: bool = False
 
 
 def page_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -59,25 +81,39 @@ def read_page(source: Source, doc_id: str, form: PageFormat) -> Document:
 
 
 def markdown_title(text: str) -> str:
-    """The first heading outside front matter and fenced code; "" when there is none."""
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    fence = ""
-    before = ""
-    for line in lines[_front_matter_lines(lines) :]:
+    """The first heading outside front matter and fenced code; "" when there is none. Dashes make no title."""
+    return next((heading.title for heading in markdown_headings(text) if not heading.is_dashed), "")
+
+
+def markdown_headings(text: str) -> Iterator[MarkdownHeading]:
+    """The headings outside front matter and fenced code, in the order of the text; one without words is none.
+
+    CommonMark's rules as far as single lines tell: `=` makes a heading of the line above only, and dashes do where that
+    line is the whole paragraph, as they also end a paragraph or draw a line.
+    """
+    lines = text.split("\n")
+    skipped = _front_matter_lines(lines)
+    end_of_line = sum(len(line) + 1 for line in lines[:skipped])
+    fence = above = ""
+    above_start, above_is_alone = 0, False
+    for ended_line in lines[skipped:]:
+        start, end_of_line = end_of_line, end_of_line + len(ended_line) + 1
+        line = ended_line.removesuffix("\r")
         mark = _FENCE.match(line)
         if fence:
             if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
                 fence = ""
-            continue
-        if mark:
-            fence, before = mark[1], ""
-            continue
-        if (heading := _HEADING.fullmatch(line)) and heading[1]:
-            return heading[1].strip()
-        if before and _UNDERLINE.fullmatch(line):
-            return before
-        before = line.strip()
-    return ""
+        elif mark:
+            fence, above = mark[1], ""
+        elif (heading := _HEADING.match(line)) and (title := _without_closing_marks(line[heading.end() :])):
+            yield MarkdownHeading(start, start + len(line), len(heading[1]), title)
+            above = ""
+        elif above.strip() and _UNDERLINE.fullmatch(line) and ("=" in line or (above_is_alone and _PROSE.match(above))):
+            is_dashed = "-" in line
+            yield MarkdownHeading(above_start, start + len(line), 2 if is_dashed else 1, above.strip(), is_dashed)
+            above = ""
+        else:
+            above_start, above_is_alone, above = start, not above.strip(), line
 
 
 def html_title_and_text(markup: str, name: str) -> tuple[str, str]:
@@ -137,6 +173,12 @@ def _is_unicode(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _without_closing_marks(title: str) -> str:
+    title = title.strip()
+    opened = title.rstrip("#")
+    return opened.rstrip() if not opened or opened[-1].isspace() else title
 
 
 def _front_matter_lines(lines: list[str]) -> int:

@@ -21,7 +21,8 @@ def row_of(name: str) -> Callable[[int], str]:
 def parquet_objects(source: Source) -> Iterator[tuple[int, Record]]:
     """Rows numbered from 1 as JSON-like objects; a file without rows yields nothing.
 
-    Dates, times and decimals become strings. Raises InputError for columns that have no JSON form, such as bytes.
+    Dates, times and decimals become strings, timestamps with a zone in UTC (`2020-01-02 03:00:00Z`). Raises InputError
+    for columns that have no JSON form, such as bytes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -38,8 +39,9 @@ def parquet_objects(source: Source) -> Iterator[tuple[int, Record]]:
     try:
         with pq.ParquetFile(source) as file:
             schema = _json_schema(file.schema_arrow, name)
+            in_utc = pa.schema([column.with_type(_utc_type(column)) for column in file.schema_arrow])
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for record in pa.Table.from_batches([batch]).cast(schema).to_pylist():
+                for record in pa.Table.from_batches([batch]).cast(in_utc).cast(schema).to_pylist():
                     number += 1
                     yield number, record
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -83,6 +85,14 @@ def _json_type(column: Any, name: str) -> Any:
         next_step="Leave the column out of the file, or convert it",
         where=name,
     )
+
+
+def _utc_type(column: Any) -> Any:
+    """The same type, timestamps of any zone in UTC: as text, others have no colon (+0200) and lose odd seconds."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return pa.timestamp(kind.unit, "UTC") if pa.types.is_timestamp(kind) and kind.tz else column.type
 
 
 def _is_json(kind: Any) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -157,6 +157,12 @@ _ROUNDING = 2.0**-23
 
 _LEAST_SEED = np.float32(1e-30)  # bins over a smaller range would not be finite
 
+_SPARSE = 0.4
+"""With a smaller share of documents eligible, copying their postings out is faster than dropping hits at the end."""
+
+_SHARE_SAMPLE = 4096  # documents that are looked at to estimate that share; it decides about time alone
+_NO_MASK = np.zeros(0, dtype=np.bool_)
+
 CHUNK = 512  # postings of a lone essential term that are read before the threshold is looked at again
 NEAR = 16  # postings that are walked before galloping
 _LOW = 0xFFFFFFFF
@@ -181,23 +187,33 @@ class QueryBatch(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def top_k(
-    postings: Postings, queries: QueryBatch, norm: tuple[float, float], growth: float, order: IdOrder, k: int
+def top_k(  # noqa: PLR0913
+    postings: Postings,
+    queries: QueryBatch,
+    norm: tuple[float, float],
+    growth: float,
+    order: IdOrder,
+    k: int,
+    eligible: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
     """The k best documents of each query, ties broken by `order`.
 
     `norm` is (a, c) of K(length) = a + c * length; `growth` is BM25.growth. Returns ordinals, shape (queries, k),
     int32; scores, same shape, float32, best first; and how many of the k are filled, shape (queries,), int64. Only
-    documents that hold a query term are returned. Releases the interpreter lock.
+    documents that hold a query term are returned, and of these only the ones where `eligible`, shape (documents,), is
+    True; None: all. Releases the interpreter lock.
     """
     count = queries.starts.size - 1
     k = min(k, postings.lengths.size)
     keys = np.zeros((count, k), dtype=np.uint64)
     sizes = np.zeros(count, dtype=np.int64)
     if k:
+        if eligible is not None and _is_sparse(eligible):
+            postings, queries = _eligible_postings(postings, queries, eligible)
+            eligible = None
         _search(
             queries.starts, queries.terms, queries.weights, *postings[2:], np.float32(norm[0]), np.float32(norm[1]),
-            np.float32(growth), order.ranks, keys, sizes,
+            np.float32(growth), order.ranks, keys, sizes, _read_only(_NO_MASK if eligible is None else eligible),
         )  # fmt: skip
     # NumPy sorts integers by vector instructions, several times faster than a compiled quicksort.
     keys.sort(axis=1)
@@ -205,6 +221,54 @@ def top_k(
     scores = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
     ranks = (_LOW - (keys & np.uint64(_LOW)).astype(np.int64)) * (keys > 0)  # an unfilled place reads as rank 0
     return order.ordinals[ranks], scores, sizes
+
+
+def _is_sparse(eligible: NDArray[np.bool_]) -> bool:
+    sample = eligible[:: eligible.size // _SHARE_SAMPLE + 1]
+    return int(np.count_nonzero(sample)) < _SPARSE * sample.size
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous view that cannot be written to, as mapped arrays are: kernels are then compiled for these only."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _eligible_postings(
+    postings: Postings, queries: QueryBatch, eligible: NDArray[np.bool_]
+) -> tuple[Postings, QueryBatch]:
+    """What the queries' terms hold of the eligible documents, without the terms' names, and the queries on that."""
+    asked = slice(queries.starts[0], queries.starts[-1])
+    terms, numbers = np.unique(queries.terms[asked], return_inverse=True)
+    room = int((postings.starts[terms + 1] - postings.starts[terms]).sum())
+    starts = np.zeros(terms.size + 1, dtype=np.int64)
+    documents = np.empty(room, dtype=np.int32)
+    frequencies = np.empty(room, dtype=postings.frequencies.dtype)
+    _copy_eligible(
+        terms, postings.starts, postings.documents, postings.frequencies, _read_only(eligible),
+        starts, documents, frequencies,
+    )  # fmt: skip
+    kept = Postings(
+        postings.term_bytes[:0], postings.term_starts[:1], starts, documents[: starts[-1]], frequencies[: starts[-1]],
+        postings.lengths, postings.max_frequencies[terms], postings.min_lengths[terms],
+    )  # fmt: skip
+    batch = QueryBatch(queries.starts - asked.start, numbers.astype(np.int32), queries.weights[asked])
+    return Postings(*(_read_only(array) for array in kept)), batch
+
+
+@njit(cache=True, nogil=True)
+def _copy_eligible(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
+    terms, starts, documents, frequencies, eligible, kept_starts, kept_documents, kept_frequencies
+):
+    kept = 0
+    for i in range(terms.size):
+        for posting in range(starts[terms[i]], starts[terms[i] + 1]):
+            document = documents[posting]
+            kept_documents[kept] = document
+            kept_frequencies[kept] = frequencies[posting]
+            kept += eligible[document]  # no branch: it would be guessed wrong too often
+        kept_starts[i + 1] = kept
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -218,17 +282,22 @@ def _gain(weight, frequency, norm, growth):  # type: ignore[no-untyped-def]  # p
 
 @njit(cache=True, nogil=True)
 def _seed(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
-    first, last, weight, documents, frequencies, lengths, norm_base, norm_slope, growth, highest, k, histogram
-):
-    """A score that at least k documents reach by this one term: the k-th best gain, rounded down to a bin's edge."""
+    first, last, weight, documents, frequencies, lengths, norm_base, norm_slope, growth, highest, k, histogram, eligible
+):  # fmt: skip
+    """A score that at least k eligible documents reach by this one term; 0 if none can be named.
+
+    It is the k-th best gain, rounded down to a bin's edge.
+    """
     if highest < _LEAST_SEED:
         return np.float32(0)
     histogram[:] = 0
+    masked = eligible.size > 0
     scale = np.float32(histogram.size) / highest
     for posting in range(first, last):
-        norm = norm_base + norm_slope * np.float32(lengths[documents[posting]])
+        document = documents[posting]
+        norm = norm_base + norm_slope * np.float32(lengths[document])
         bin_ = np.int64(_gain(weight, frequencies[posting], norm, growth) * scale)
-        histogram[min(bin_, histogram.size - 1)] += 1
+        histogram[min(bin_, histogram.size - 1)] += not masked or eligible[document]
     reached = 0
     for edge in range(histogram.size - 1, 0, -1):
         reached += histogram[edge]
@@ -265,7 +334,7 @@ def _move_largest(keys, size, k):  # type: ignore[no-untyped-def]  # pragma: no 
 @njit(cache=True, nogil=True)
 def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma: no cover
     query_starts, query_terms, query_weights, starts, documents, frequencies, lengths, max_frequencies, min_lengths,
-    norm_base, norm_slope, growth, ranks, all_keys, sizes,
+    norm_base, norm_slope, growth, ranks, all_keys, sizes, eligible,
 ):  # fmt: skip
     """MaxScore over windows of documents.
 
@@ -275,8 +344,12 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
     what those found. Hits are kept as one integer each, score above rank, so that order and ties are one comparison
     (scores are positive, and the bits of positive floats rise with them). One long function for the same reason as in
     tokens.py.
+
+    Where `eligible` is not empty, it is looked at last, when a document would join the best: few get that far, so the
+    test costs next to nothing, and only eligible documents raise the threshold.
     """
     k = all_keys.shape[1]
+    masked = eligible.size > 0
     most = 0
     for query in range(sizes.size):
         most = max(most, query_starts[query + 1] - query_starts[query])
@@ -308,12 +381,11 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
             tail[i] = tail[i + 1] + highest[i]
         for i in range(count):
             term = query_terms[first + i]
-            if starts[term + 1] - starts[term] >= k:
+            if threshold == 0 and starts[term + 1] - starts[term] >= k:
                 threshold = _seed(
                     starts[term], starts[term + 1], query_weights[first + i], documents, frequencies, lengths,
-                    norm_base, norm_slope, growth, highest[i], k, histogram,
+                    norm_base, norm_slope, growth, highest[i], k, histogram, eligible,
                 )  # fmt: skip
-                break
         essential = count
         # A score and the bound it is held against are sums of up to `count` terms, rounded at each, in unlike orders.
         lowered = np.float32(1 - (count + 16) * _ROUNDING)
@@ -410,7 +482,7 @@ def _search(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915  # pragma
                 found = left
             # 3. What is left joins the best so far; when the room is full, the k best stay and set the threshold.
             for c in range(found):
-                if partials[c] >= threshold:
+                if partials[c] >= threshold and (not masked or eligible[candidates[c]]):
                     keys[size] = np.uint64(partial_bits[c]) << half | np.uint64(_LOW - ranks[candidates[c]])
                     size += 1
                     if size == keys.size:

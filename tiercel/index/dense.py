@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from tiercel.index.segment import Segment
-from tiercel.index.vectors import faiss_threads, nearest
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.index.rollup import Rows, best_rows, rankings
+from tiercel.index.vectors import FloatMatrix, faiss_threads, nearest
+from tiercel.index.view import View
 from tiercel.protocols import Encoder
 from tiercel.types import Query, Ranking
 
@@ -13,25 +18,33 @@ STAGE = "dense"
 
 
 class DenseRetriever:
-    """Nearest documents by inner product of L2-normalised vectors, that is by cosine."""
+    """Nearest documents by inner product of L2-normalised vectors, that is by cosine.
 
-    def __init__(self, segments: Sequence[Segment], encoder: Encoder, *, threads: int = 1) -> None:
-        self._segments = segments
+    Args:
+        views: the segments of one commit.
+        encoder: the one that made their vectors.
+        passages: rank passages, not documents by their best passage.
+        threads: that FAISS may use.
+    """
+
+    def __init__(self, views: Sequence[View], encoder: Encoder, *, passages: bool = False, threads: int = 1) -> None:
+        self._views = views
         self._encoder = encoder
+        self._passages = passages
         self._threads = threads
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """One Ranking per query; a query of white space only gets an empty one, as it asks for nothing."""
-        asked = [i for i, query in enumerate(queries) if query.text.strip()]
-        vectors = self._encoder.encode_queries([queries[i].text for i in asked])
-        rankings = [Ranking(query, (), STAGE) for query in queries]
+        asked = [query for query in queries if query.text.strip()]
+        vectors = self._encoder.encode_queries([query.text for query in asked])
         with faiss_threads(self._threads):
-            found = [nearest(segment.vectors, vectors, keep) for segment in self._segments]
-        for row, i in enumerate(asked):
-            names, scores = [], []
-            for segment, per_query in zip(self._segments, found, strict=True):
-                ordinals, similarities = per_query[row]
-                names += segment.documents.ids(ordinals)
-                scores += similarities.tolist()
-            rankings[i] = Ranking.from_scores(queries[i], names, scores, stage=STAGE, keep=keep)
-        return rankings
+            found = [(view, self._search(view, vectors, keep)) for view in self._views]
+        answers = rankings(asked, found, stage=STAGE, keep=keep, passages=self._passages)
+        return [next(answers) if query.text.strip() else Ranking(query, (), STAGE, self._passages) for query in queries]
+
+    def _search(self, view: View, vectors: FloatMatrix, keep: int) -> list[Rows]:
+        return best_rows(view.segment, partial(_rows, view, vectors), len(vectors), keep, passages=self._passages)
+
+
+def _rows(view: View, vectors: FloatMatrix, numbers: NDArray[np.int64], keep: int) -> list[Rows]:
+    return [Rows(*pair) for pair in nearest(view.segment.vectors, vectors[numbers], keep, view.selection)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,10 @@ class DocumentWriter:
         self._folder = folder
         self._sink = pa.OSFile(str(folder / DOCUMENTS), "wb")
         self._file = pa.ipc.new_file(self._sink, _SCHEMA)
-        self._ids: list[DocId] = []
+        self._ids: list[Any] = []
 
     def add(self, documents: Sequence[Document]) -> None:
         """Append a batch. Raises InputError for a document that UTF-8 or JSON cannot hold."""
-        self._ids.extend(document.id for document in documents)
         try:
             columns = [
                 pa.array([document.id for document in documents], pa.string()),
@@ -47,12 +46,17 @@ class DocumentWriter:
             ]
         except UnicodeEncodeError as error:
             raise _half_a_pair(documents) from error
-        self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+        self.add_batch(pa.record_batch(columns, schema=_SCHEMA))
+
+    def add_batch(self, batch: Any) -> None:
+        """Append a batch as it is stored: an Arrow RecordBatch of `StoredDocuments.batches`."""
+        self._ids.append(batch.column(0))
+        self._file.write_batch(batch)
 
     def finish(self) -> None:
         """Close the file and write the order of the ids."""
         self.close()
-        order = pc.sort_indices(pa.array(self._ids, pa.string())).to_numpy().astype(np.int32)
+        order = pc.sort_indices(pa.chunked_array(self._ids, pa.string())).to_numpy().astype(np.int32)
         write_array(self._folder / ID_ORDER, order)
 
     def close(self) -> None:
@@ -66,10 +70,12 @@ class StoredDocuments:
     """The documents of one segment, addressed by ordinal inside the index and by id outside."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / DOCUMENTS
+        self._path = path = folder / DOCUMENTS
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            for batch in self._batches:
+                batch.validate()
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(path, str(error)) from error
         self._starts = [0]
@@ -91,20 +97,47 @@ class StoredDocuments:
             names.extend(self._batches[number].column(0).take(pa.array(rows)).to_pylist())
         return [DocId(names[i]) for i in inverse.tolist()]
 
-    def ordinal(self, doc_id: DocId) -> int | None:
-        """Ordinal of the document of this id, None if the segment has none."""
+    def among(self, ids: Any) -> NDArray[np.bool_]:
+        """Which documents have one of these ids, an Arrow array of strings; shape (documents,)."""
+        found: NDArray[np.bool_] = pc.is_in(self.all_ids(), value_set=ids).to_numpy().astype(bool)
+        return found
+
+    def all_ids(self) -> Any:
+        """The ids of all documents, as an Arrow ChunkedArray of strings."""
+        return pa.chunked_array([batch.column(0) for batch in self._batches], pa.string())
+
+    def ordinals(self, doc_id: DocId) -> list[int]:
+        """Ordinals of the documents of this id: none, one, or more where all but one are deleted."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            ordinal = int(self.order.ordinals[middle])
-            found = self._id(ordinal)
-            if found == doc_id:
-                return ordinal
-            if found < doc_id:
+            if self._id(int(self.order.ordinals[middle])) < doc_id:
                 low = middle + 1
             else:
                 high = middle
-        return None
+        found = []
+        while low < len(self) and self._id(ordinal := int(self.order.ordinals[low])) == doc_id:
+            found.append(ordinal)
+            low += 1
+        return found
+
+    def batches(self, kept: NDArray[np.bool_] | None = None) -> Iterator[Any]:
+        """Arrow RecordBatches of the documents that the mask keeps, None: all; empty ones are left out."""
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            rows = batch if kept is None else batch.filter(pa.array(kept[start : start + batch.num_rows]))
+            if rows.num_rows:
+                yield rows
+
+    def check(self) -> None:
+        """Read everything. Raises IndexStoreError for text that is not UTF-8, or ids that are not in their order."""
+        try:
+            for batch in self._batches:
+                batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise damaged(self._path, str(error)) from error
+        ordered = self.all_ids().take(pa.array(self.order.ordinals))
+        if len(ordered) > 1 and not pc.all(pc.less_equal(ordered.slice(0, len(ordered) - 1), ordered.slice(1))).as_py():
+            raise damaged(self._path.parent / ID_ORDER, "the ids are not in their order")
 
     def document(self, ordinal: int) -> Document:
         """The document at this ordinal."""

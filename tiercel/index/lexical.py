@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from tiercel.index.analysis import Analyzer
 from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_weights, top_k
 from tiercel.index.postings import Postings, find_terms
-from tiercel.index.segment import Segment
+from tiercel.index.rollup import Rows, best_rows, rankings
 from tiercel.index.tokens import TokenTable
-from tiercel.types import DocId, Query, Ranking
+from tiercel.index.view import View
+from tiercel.types import Query, Ranking
 
 STAGE = "bm25"
 _MOST_QUERIES_PER_TASK = 64
@@ -38,16 +40,42 @@ class AnalyzedQueries(NamedTuple):
     numbers: NDArray[np.int64]
     counts: NDArray[np.int64]
 
+    def take(self, queries: NDArray[np.int64]) -> AnalyzedQueries:
+        """Some of the queries, by number."""
+        if queries.size == self.starts.size - 1:  # numbers ascend and none comes twice: these are all
+            return self
+        sizes = np.diff(self.starts)[queries]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        entries = np.arange(starts[-1]) + np.repeat(self.starts[queries] - starts[:-1], sizes)
+        return AnalyzedQueries(self.terms, starts, self.numbers[entries], self.counts[entries])
+
 
 class LexicalRetriever:
-    """BM25 over segments that score as if they were one: document frequencies and lengths are taken over all."""
+    """BM25 over segments that score as if they were one: document frequencies and lengths are taken over all.
+
+    Deleted documents count for nothing; those that a filter leaves out cannot be found but count in the statistics.
+
+    Args:
+        views: the segments of one commit.
+        analyzer: the one that the documents were analysed with.
+        parameters: BM25's; None for the defaults.
+        passages: rank passages, not documents by their best passage.
+        threads: among which a batch of queries is divided.
+    """
 
     def __init__(
-        self, segments: Sequence[Segment], analyzer: Analyzer, *, parameters: BM25 | None = None, threads: int = 1
+        self,
+        views: Sequence[View],
+        analyzer: Analyzer,
+        *,
+        parameters: BM25 | None = None,
+        passages: bool = False,
+        threads: int = 1,
     ) -> None:
-        self._segments = segments
+        self._views = views
         self._analyzer = analyzer
         self.parameters = parameters or BM25()
+        self._passages = passages
         self._threads = threads
         self._statistics = self._collection_statistics()
 
@@ -55,13 +83,18 @@ class LexicalRetriever:
         """One Ranking per query. A query without a term of the collection gets an empty one."""
         analyzed = analyze_queries(self._analyzer, [query.text for query in queries])
         weights = self.weigh(analyzed.terms)
-        parts = [(segment, *self.search(segment, analyzed, weights, keep)) for segment in self._segments]
-        return list(_rankings(queries, parts, keep)) if parts else [Ranking(query, (), STAGE) for query in queries]
+        found = []
+        for view in self._views:
+            search = partial(self._rows, view, analyzed, weights)
+            rows = best_rows(view.segment, search, len(queries), keep, passages=self._passages)
+            found.append((view, rows))
+        return list(rankings(queries, found, stage=STAGE, keep=keep, passages=self._passages))
 
     def search(
-        self, segment: Segment, queries: AnalyzedQueries, weights: TermWeights, keep: int
+        self, view: View, queries: AnalyzedQueries, weights: TermWeights, keep: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
-        """The best documents of one segment for each query: what `bm25.top_k` returns, constants added in float64."""
+        """The best rows of one segment for each query: what `bm25.top_k` returns, constants added in float64."""
+        segment = view.segment
         batch, constant = _query_batch(segment.postings, queries, *weights)
         norm = self.parameters.norm(self._statistics.mean_length)
         growth = self.parameters.growth
@@ -71,7 +104,7 @@ class LexicalRetriever:
 
         def task(first: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
             part = QueryBatch(batch.starts[first : first + size + 1], batch.terms, batch.weights)
-            return top_k(segment.postings, part, norm, growth, segment.documents.order, keep)
+            return top_k(segment.postings, part, norm, growth, segment.order, keep, view.eligible)
 
         firsts = range(0, batch.starts.size - 1, size)
         if self._threads > 1 and len(firsts) > 1:
@@ -88,19 +121,24 @@ class LexicalRetriever:
     def weigh(self, terms: Sequence[bytes]) -> TermWeights:
         """Weight and constant of each term over the whole collection; see `bm25.term_weights`."""
         frequencies = np.zeros(len(terms), dtype=np.int64)
-        for segment in self._segments:
-            numbers = find_terms(segment.postings, terms)
+        for view in self._views:
+            numbers = find_terms(view.segment.postings, terms)
             there = numbers >= 0
-            starts = segment.postings.starts
-            frequencies[there] += starts[numbers[there] + 1] - starts[numbers[there]]
+            frequencies[there] += _live_frequencies(view, numbers[there])
         return term_weights(self.parameters, frequencies, self._statistics)
 
+    def _rows(
+        self, view: View, queries: AnalyzedQueries, weights: TermWeights, numbers: NDArray[np.int64], keep: int
+    ) -> list[Rows]:
+        rows, scores, sizes = self.search(view, queries.take(numbers), weights, keep)
+        return [Rows(rows[i, :size], scores[i, :size]) for i, size in enumerate(sizes.tolist())]
+
     def _collection_statistics(self) -> CollectionStatistics:
-        documents = sum(segment.postings.lengths.size for segment in self._segments)
-        terms = sum(segment.record.terms for segment in self._segments)
-        needs_idf = self.parameters.variant == "rank-bm25-okapi" and documents
-        mean_idf = _mean_idf(self._segments, documents) if needs_idf else 0.0
-        return CollectionStatistics(documents, terms / documents if documents else 0.0, mean_idf)
+        rows = sum(view.record.live_rows for view in self._views)
+        terms = sum(view.record.live_terms for view in self._views)
+        needs_idf = self.parameters.variant == "rank-bm25-okapi" and rows
+        mean_idf = _mean_idf(self._views, rows) if needs_idf else 0.0
+        return CollectionStatistics(rows, terms / rows if rows else 0.0, mean_idf)
 
 
 def analyze_queries(analyzer: Analyzer, texts: Sequence[str]) -> AnalyzedQueries:
@@ -139,34 +177,27 @@ def _query_batch(
     return QueryBatch(starts.astype(np.int64), term[order], weight[order].astype(np.float32)), constant
 
 
-def _rankings(
-    queries: Sequence[Query],
-    parts: Sequence[tuple[Segment, NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]],
-    keep: int,
-) -> Iterator[Ranking]:
-    """Put the segments' best together, query by query."""
-    doc_ids: list[list[DocId]] = [[] for _ in queries]
-    all_scores: list[list[float]] = [[] for _ in queries]
-    for segment, hits, scores, sizes in parts:
-        filled = np.arange(hits.shape[1]) < sizes[:, None]
-        names = segment.documents.ids(hits[filled])
-        ends = np.cumsum(sizes).tolist()
-        for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            doc_ids[i] += names[start:end]
-            all_scores[i] += scores[i, : sizes[i]].tolist()
-    for query, names, found in zip(queries, doc_ids, all_scores, strict=True):
-        yield Ranking.from_scores(query, names, found, stage=STAGE, keep=keep)
+def _live_frequencies(view: View, terms: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """How many rows that count hold each of these terms of the segment, shape (len(terms),)."""
+    starts = view.segment.postings.starts
+    frequencies: NDArray[np.int64] = starts[terms + 1] - starts[terms]
+    deletes = view.deletes
+    if deletes is not None and deletes.terms.size:
+        places = np.minimum(np.searchsorted(deletes.terms, terms), deletes.terms.size - 1)
+        frequencies -= np.where(deletes.terms[places] == terms, deletes.frequencies[places], 0)
+    return frequencies
 
 
-def _mean_idf(segments: Sequence[Segment], documents: int) -> float:
-    """Mean over the terms of all segments; a term that several hold counts once."""
+def _mean_idf(views: Sequence[View], rows: int) -> float:
+    """Mean over the terms of all rows that count; a term that several segments hold counts once."""
     frequencies: dict[bytes, int] = {}
-    for segment in segments:
-        postings = segment.postings
+    for view in views:
+        postings = view.segment.postings
         blob, starts = postings.term_bytes.tobytes(), postings.term_starts.tolist()
-        for term, count in enumerate(np.diff(postings.starts).tolist()):
+        for term, count in enumerate(_live_frequencies(view, np.arange(postings.starts.size - 1)).tolist()):
             name = blob[starts[term] : starts[term + 1]]
             frequencies[name] = frequencies.get(name, 0) + count
-    if not frequencies:
-        return 0.0
-    return float(okapi_idf(np.fromiter(frequencies.values(), dtype=np.int64), documents).mean())
+    # In ascending order, so that the mean does not depend on which segment holds what.
+    counts = np.sort(np.fromiter(frequencies.values(), dtype=np.int64))
+    counts = counts[counts > 0]
+    return float(okapi_idf(counts, rows).mean()) if counts.size else 0.0

@@ -6,18 +6,27 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Precision
+from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError
-from tiercel.index.files import make_durable
+from tiercel.index.files import FileRecord, make_durable, reached
+
+if TYPE_CHECKING:
+    from tiercel.index.columns import ColumnType
 
 FORMAT = 1
 """Raised when an older Tiercel could not read what this one writes. Independent of the package version."""
 
 MANIFEST = "manifest.json"
+SEGMENTS = "segments"
+DELETES = "deletes"
+COMMITS = "commits"
+
+DEFAULT_RECALL = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,64 +47,140 @@ class IndexSettings:
     Attributes:
         analyzer: name of the analyser; `analyzer_fingerprint` is what is compared.
         encoder: None for an index without vectors.
-        ann: "auto", "flat", "hnsw" or a FAISS factory string.
+        ann: "auto", "flat", "hnsw", "ivf" or a FAISS factory string.
+        recall: share of the exact 100 nearest that an ANN is tuned to find.
+        chunking: how documents are cut into passages; None: every document is one. `chunking_fingerprint` is what is
+            compared, "" for None.
+        context: what precedes a passage's own text when it is analysed and encoded: "title", "headings".
+        declared: types of metadata columns that the user named, as `tiercel.index.columns` reads them.
     """
 
     analyzer: str
     analyzer_fingerprint: str
     encoder: EncoderRecord | None
     ann: str = "auto"
+    recall: float = DEFAULT_RECALL
+    chunking: Chunking | None = None
+    chunking_fingerprint: str = ""
+    context: tuple[str, ...] = ("title",)
+    declared: Mapping[str, ColumnType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class FileRecord:
-    """Size in bytes and BLAKE2b digest of one file of a segment."""
-
-    size_bytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRecord:
-    """One immutable segment.
+class AnnRecord:
+    """How one segment's vectors are searched, and how well.
 
     Attributes:
-        id: name of its folder.
-        documents: number of documents.
-        terms: length of all documents together, in terms.
-        truncated: documents longer than the encoder's window, of which only the beginning was encoded.
-        ann: FAISS factory string of its vectors, "flat" for exact search, "" without vectors.
-        ann_recall: share of the exact 10 nearest that the ANN found on sampled vectors; None where search is exact.
-        files: by path relative to the segment's folder, in ascending order.
+        factory: FAISS factory string, "flat" for exact search.
+        effort: efSearch of a graph, nprobe of an inverted file; 0 for exact search and where nothing can be set.
+        overfetch: how many times the wanted number of candidates is fetched before exact rescoring.
+        recall: share of the exact 100 nearest that were found on sampled vectors; None where search is exact.
     """
 
-    id: str
+    factory: str
+    effort: int = 0
+    overfetch: int = 2
+    recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletesRecord:
+    """Which documents of a segment no longer count, as of one commit.
+
+    Attributes:
+        folder: name of its folder in `deletes/`.
+        documents: number of them.
+        rows: number of their passages.
+        terms: length of these, in terms.
+        files: by path relative to the folder, in ascending order.
+    """
+
+    folder: str
     documents: int
+    rows: int
     terms: int
-    truncated: int
-    ann: str
-    ann_recall: float | None
     files: Mapping[str, FileRecord]
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """One immutable segment, and what has been deleted from it since it was written.
+
+    Attributes:
+        id: name of its folder in `segments/`.
+        documents: number of documents, deleted ones included, as in all that follow.
+        rows: number of passages, which are what both legs rank; one a document where documents are not cut.
+        terms: length of all rows together, in terms.
+        truncated: rows longer than the encoder's window, of which only the beginning was encoded. A merge adds up.
+        ann: None without vectors.
+        files: by path relative to the segment's folder, in ascending order.
+        deletes: None while every document counts.
+    """
+
+    id: str
+    documents: int
+    rows: int
+    terms: int
+    truncated: int
+    ann: AnnRecord | None
+    files: Mapping[str, FileRecord]
+    deletes: DeletesRecord | None = None
+
+    @property
+    def live_documents(self) -> int:
+        """Number of documents that count."""
+        return self.documents - (self.deletes.documents if self.deletes else 0)
+
+    @property
+    def live_rows(self) -> int:
+        """Number of rows that count."""
+        return self.rows - (self.deletes.rows if self.deletes else 0)
+
+    @property
+    def live_terms(self) -> int:
+        """Length in terms of the rows that count."""
+        return self.terms - (self.deletes.terms if self.deletes else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The state of an index after one commit, numbered from 1."""
+    """The state of an index after one commit, numbered from 1.
+
+    Attributes:
+        columns: the metadata columns of all segments and their types, by name.
+        segments: in the order they were written.
+        next_segment: number of the next segment.
+    """
 
     commit: int
     settings: IndexSettings
+    columns: Mapping[str, ColumnType]
     segments: tuple[SegmentRecord, ...]
     next_segment: int
 
     @property
     def documents(self) -> int:
-        """Number of documents in all segments."""
-        return sum(segment.documents for segment in self.segments)
+        """Number of documents that count."""
+        return sum(segment.live_documents for segment in self.segments)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that count."""
+        return sum(segment.live_rows for segment in self.segments)
+
+    @property
+    def folders(self) -> set[str]:
+        """What the commit needs, as paths below the index: segments and deletes."""
+        deletes = {f"{DELETES}/{record.deletes.folder}" for record in self.segments if record.deletes}
+        return deletes | {f"{SEGMENTS}/{record.id}" for record in self.segments}
 
 
-def read_manifest(index: Path) -> Manifest:
-    """Read what the last commit left. Raises IndexStoreError where there is none, or none that can be read."""
-    path = index / MANIFEST
+def read_manifest(index: Path, commit: int | None = None) -> Manifest:
+    """Read what the last commit left, or an earlier one that is still kept.
+
+    Raises IndexStoreError where there is none, or none that can be read.
+    """
+    path = index / MANIFEST if commit is None else commit_file(index, commit)
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -132,32 +217,71 @@ def read_manifest(index: Path) -> Manifest:
 
 
 def commit_manifest(index: Path, manifest: Manifest) -> None:
-    """Replace the manifest in one rename: a reader sees the commit before or this one, never half."""
+    """Replace the manifest in one rename: a reader sees the commit before or this one, never half.
+
+    The same content is also written to `commits/<number>.json`, which is what readers of this commit hold on to.
+    """
     content: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
     content["digest"] = _digest(content)
+    data = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+    held = commit_file(index, manifest.commit)
+    held.parent.mkdir(exist_ok=True)
+    _write_durably(held, data)
+    make_durable(held.parent)
+    reached("commit kept")
     beside = index / (MANIFEST + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    _write_durably(beside, data)
+    reached("manifest written")
+    beside.replace(index / MANIFEST)
+    reached("manifest renamed")
+    make_durable(index)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(index / MANIFEST)
-    make_durable(index)
+
+
+def commit_file(index: Path, commit: int) -> Path:
+    """The file that readers of a commit hold on to."""
+    return index / COMMITS / f"{commit:08d}.json"
 
 
 def _from_json(content: Mapping[str, Any]) -> Manifest:
     settings = content["settings"]
-    encoder = settings["encoder"]
-    segments = tuple(
-        SegmentRecord(**{**record, "files": {name: FileRecord(**file) for name, file in record["files"].items()}})
-        for record in content["segments"]
-    )
+    encoder, chunking = settings["encoder"], settings["chunking"]
     return Manifest(
         commit=content["commit"],
-        settings=IndexSettings(**{**settings, "encoder": None if encoder is None else EncoderRecord(**encoder)}),
-        segments=segments,
+        settings=IndexSettings(
+            **{
+                **settings,
+                "encoder": None if encoder is None else EncoderRecord(**encoder),
+                "chunking": None if chunking is None else Chunking(**chunking),
+                "context": tuple(settings["context"]),
+            }
+        ),
+        columns=dict(content["columns"]),
+        segments=tuple(map(_segment_from_json, content["segments"])),
         next_segment=content["next_segment"],
     )
+
+
+def _segment_from_json(record: Mapping[str, Any]) -> SegmentRecord:
+    ann, deletes = record["ann"], record["deletes"]
+    return SegmentRecord(
+        **{
+            **record,
+            "ann": None if ann is None else AnnRecord(**ann),
+            "files": _files_from_json(record),
+            "deletes": None if deletes is None else DeletesRecord(**{**deletes, "files": _files_from_json(deletes)}),
+        }
+    )
+
+
+def _files_from_json(record: Mapping[str, Any]) -> dict[str, FileRecord]:
+    return {name: FileRecord(**file) for name, file in record["files"].items()}
 
 
 def _digest(content: Mapping[str, Any]) -> str:

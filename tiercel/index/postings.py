@@ -103,12 +103,10 @@ class PostingsBuilder:
                 lengths, documents, frequencies, max_frequencies, min_lengths,
             )  # fmt: skip
             first += counts.size
-        term_bytes, term_starts = _string_buffers(terms.take(order))
-        kept_lengths: NDArray[np.unsignedinteger[Any]] = lengths.astype(
-            np.uint16 if lengths.max(initial=0) <= _UINT16_MAX else np.uint32
-        )
+        term_bytes, term_starts = string_buffers(terms.take(order))
         return Postings(
-            term_bytes, term_starts, starts, documents, frequencies, kept_lengths, max_frequencies, min_lengths
+            term_bytes, term_starts, starts, documents, frequencies, smallest_lengths(lengths),
+            max_frequencies, min_lengths,
         )  # fmt: skip
 
     def _learn_new_tokens(self) -> None:
@@ -122,7 +120,12 @@ class PostingsBuilder:
         self._term_of_token = np.concatenate([self._term_of_token, np.array(numbers, dtype=np.int32)])
 
 
-def _string_buffers(strings: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def smallest_lengths(lengths: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Lengths as `Postings` keeps them: uint16 if all of them fit, else uint32."""
+    return lengths.astype(np.uint16 if lengths.max(initial=0) <= _UINT16_MAX else np.uint32)
+
+
+def string_buffers(strings: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """UTF-8 of an Arrow large_string array end to end, and where each string begins, with one more at the end."""
     _, starts, data = strings.buffers()
     term_starts = np.frombuffer(starts, dtype=np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)
@@ -206,6 +209,26 @@ def _scatter(  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cov
             max_frequencies[term] = max(max_frequencies[term], frequency)
             min_lengths[term] = min(min_lengths[term], length)
             pair += 1
+
+
+def dead_frequencies(postings: Postings, dead: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The terms that dead rows hold, ascending, and in how many of them each is; both int32, of one shape.
+
+    `dead` is a mask of shape (rows,).
+    """
+    counts = np.zeros(postings.starts.size - 1, dtype=np.int32)
+    _count_dead(postings.starts, postings.documents, dead, counts)
+    terms = np.flatnonzero(counts).astype(np.int32)
+    return terms, counts[terms]
+
+
+@njit(cache=True, nogil=True)
+def _count_dead(starts, documents, dead, counts):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for term in range(counts.size):
+        count = 0
+        for posting in range(starts[term], starts[term + 1]):
+            count += dead[documents[posting]]
+        counts[term] = count
 
 
 def find_terms(postings: Postings, terms: Sequence[bytes]) -> NDArray[np.int32]:

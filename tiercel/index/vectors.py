@@ -1,64 +1,40 @@
 """One segment's vectors: how are they stored, and how are the nearest of them found?
 
-The only module that imports FAISS. Vectors are kept as float16; whatever finds the candidates, their scores are
-computed again from those vectors, so a score never depends on the ANN, on the batch or on the segment.
+Vectors are kept as float16; whatever finds the candidates, their scores are computed again from those vectors, so a
+score never depends on the ANN, on the batch or on the segment. What others need of `ann.py` they find here.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import math
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import UsageError
+from tiercel.index import ann
+from tiercel.index.ann import ANN, FLAT, Ann, FloatMatrix, ann_factory, check_ann, faiss_threads
 from tiercel.index.files import damaged
+from tiercel.index.manifest import AnnRecord
 
-FloatMatrix: TypeAlias = NDArray[np.float32]
+__all__ = [
+    "ANN", "FLAT", "VECTORS", "FloatMatrix", "Selection", "VectorWriter", "Vectors", "ann_factory", "check_ann",
+    "faiss_threads", "map_vectors", "nearest", "open_vectors", "select",
+]  # fmt: skip
 
 VECTORS = "vectors.f16"
-ANN = "ann.faiss"
 
-FLAT = "flat"
-HNSW = "HNSW32,SQ8"
-"""What `hnsw` and, above FLAT_LIMIT, `auto` stand for. SQ8 makes the graph small; scores come from the float16."""
-
-FLAT_LIMIT = 50_000
-"""Vectors up to which exact search is the default: about 3 ms a query for 384 dimensions on one core."""
-
-_EF_CONSTRUCTION = 200
-_EF_SEARCH = 128
-_N_PROBE = 32
-_OVERFETCH = 2
-_TIE = 1e-5  # far above what FAISS's float32 inner products of unit vectors are off by
+RECALL_DEPTH = 100
 _RECALL_SAMPLE = 200
-RECALL_DEPTH = 10
-_BLOCK = 16_384
-
-
-def ann_factory(choice: str, vectors: int) -> str:
-    """The FAISS factory string, or "flat", that `--ann CHOICE` means for so many vectors."""
-    if choice == "auto":
-        return FLAT if vectors <= FLAT_LIMIT else HNSW
-    return {"flat": FLAT, "hnsw": HNSW}.get(choice.lower(), choice)
-
-
-def check_ann(choice: str, dimension: int) -> None:
-    """Raise UsageError unless `ann_factory` understands the choice."""
-    factory = ann_factory(choice, 0)
-    if factory == FLAT:
-        return
-    try:
-        _empty_ann(factory, dimension)
-    except RuntimeError as error:
-        raise UsageError(
-            f"FAISS does not understand --ann {choice!r} for {dimension} dimensions",
-            expected="auto, flat, hnsw or a factory string such as HNSW32 or IVF1024,PQ64",
-        ) from error
+_OVERFETCH = (2, 4, 8)
+_ENOUGH = 0.75  # of what is wanted: a random filter leaves hardly ever less
+_NEGLIGIBLE = 0.001  # of recall: what is not worth another doubling of the effort
+_TIE = 1e-5
+"""Equal vectors must not be cut by chance: where the last one fetched may tie with the last to keep, more are fetched.
+Two may tie up to this difference, which is far above what FAISS's float32 inner products of unit vectors are off by."""
 
 
 class VectorWriter:
@@ -73,25 +49,41 @@ class VectorWriter:
 
     def add(self, vectors: FloatMatrix) -> None:
         """Append rows of L2 norm 1, shape (n, dimension)."""
-        self._file.write(vectors.astype("<f2").tobytes())
+        self.add_stored(vectors.astype(np.float16))
+
+    def add_stored(self, vectors: NDArray[np.float16]) -> None:
+        """Append rows of another segment as they are stored there, shape (n, dimension)."""
+        self._file.write(vectors.astype("<f2", copy=False).tobytes())
         self._count += len(vectors)
 
-    def finish(self, choice: str, *, threads: int) -> tuple[str, float | None]:
-        """Close the vectors and build the ANN. Returns its factory string and measured recall (None: exact)."""
+    def finish(self, choice: str, *, recall: float, threads: int, trained: Path | None = None) -> AnnRecord:
+        """Close the vectors, build the ANN and find out how hard it must be asked.
+
+        Args:
+            choice: as `ann_factory` takes it. Vectors too few to train what it names are searched exactly.
+            recall: share of the exact 100 nearest that a search shall find; the record says what it does find, which
+                is less where no effort is enough.
+            threads: that FAISS may use.
+            trained: ANN file of a segment with the same factory string, whose training is used again if it can be.
+        """
         self.close()
-        factory = ann_factory(choice, self._count)
+        factory = ann_factory(choice, self._count, self._dimension)
         if factory == FLAT or not self._count:
-            return FLAT, None
-        vectors = map_vectors(self._folder, self._count, self._dimension)
+            return AnnRecord(FLAT)
+        check_ann(choice, self._dimension)
+        stored = map_vectors(self._folder, self._count, self._dimension)
         try:
-            index = _build(factory, vectors, threads=threads)
+            index = ann.build(factory, stored, threads=threads, trained=trained)
         except RuntimeError as error:
             raise UsageError(
                 f"FAISS cannot build --ann {choice!r} of {self._count} vectors",
-                expected="auto, flat, hnsw, or a factory string with no more clusters than vectors",
+                expected="auto, flat, hnsw, ivf or another factory string",
             ) from error
-        faiss.write_index(index, str(self._folder / ANN))
-        return factory, _measured_recall(index, vectors)
+        if index is None:
+            return AnnRecord(FLAT)
+        ann.write(self._folder / ANN, index)
+        with faiss_threads(threads):
+            return _tuned(factory, index, stored, recall)
 
     def close(self) -> None:
         """Give the file up without finishing."""
@@ -99,10 +91,45 @@ class VectorWriter:
 
 
 class Vectors(NamedTuple):
-    """One segment's vectors: `stored`, shape (n, dimension), float16, and how candidates among them are found."""
+    """One segment's vectors, and how the nearest of them are found.
+
+    Attributes:
+        stored: the vectors, shape (n, dimension), float16.
+        ann: what proposes candidates; None where search is exact.
+        exact: for exact search, what holds a copy of the vectors in memory.
+        overfetch: how many times the wanted number of candidates is fetched.
+    """
 
     stored: NDArray[np.float16]
-    index: Any
+    ann: Ann | None
+    exact: Any
+    overfetch: int
+
+
+class Selection:
+    """The rows of a segment that a search may find, in the forms that searches want. Made once for many searches.
+
+    `eligible` is what `select` was given, `count` the number of these rows.
+    """
+
+    def __init__(self, eligible: NDArray[np.bool_]) -> None:
+        self.eligible = eligible
+        self.count = int(np.count_nonzero(eligible))
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Their ordinals, in ascending order."""
+        return np.flatnonzero(self.eligible)
+
+    @cached_property
+    def bitmap(self) -> NDArray[np.uint8]:
+        """One bit a row, the first row in the lowest bit of the first byte."""
+        return np.packbits(self.eligible, bitorder="little")
+
+
+def select(eligible: NDArray[np.bool_]) -> Selection:
+    """Select rows of a segment for `nearest`: shape (n,), True for those that it may find."""
+    return Selection(eligible)
 
 
 def map_vectors(folder: Path, count: int, dimension: int) -> NDArray[np.float16]:
@@ -118,48 +145,101 @@ def map_vectors(folder: Path, count: int, dimension: int) -> NDArray[np.float16]
     return np.asarray(np.memmap(path, dtype="<f2", mode="r", shape=(count, dimension)))
 
 
-def open_vectors(folder: Path, count: int, dimension: int, ann: str) -> Vectors:
+def open_vectors(folder: Path, count: int, dimension: int, record: AnnRecord) -> Vectors:
     """Open one segment's vectors and ANN. Raises IndexStoreError for a damaged file."""
     stored = map_vectors(folder, count, dimension)
-    if ann == FLAT:
-        index: Any = faiss.IndexFlatIP(dimension)
-        for block in _blocks(stored):
-            index.add(block)
-        return Vectors(stored, index)
-    path = folder / ANN
-    try:
-        index = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise damaged(path, "FAISS cannot read it") from error
-    if index.ntotal != count or index.d != dimension:
-        raise damaged(path, f"it holds {index.ntotal} vectors of {index.d}, expected {count} of {dimension}")
-    _set_effort(index)
-    return Vectors(stored, index)
+    if record.factory == FLAT:
+        return Vectors(stored, None, ann.exact(stored), record.overfetch)
+    index = ann.read(folder / ANN, count, dimension)
+    return Vectors(stored, Ann(index, record.effort, record.overfetch * RECALL_DEPTH), None, record.overfetch)
 
 
-def nearest(vectors: Vectors, queries: FloatMatrix, keep: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def nearest(
+    vectors: Vectors, queries: FloatMatrix, keep: int, selection: Selection | None = None
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """For each query the `keep` nearest and all that tie with the last of them: ordinals and scores, unordered.
 
-    Scores are float32 inner products, computed in float64 from the stored float16 rows.
+    Only rows of the selection are found (None: all rows), and fewer than `keep` only where it holds fewer. Scores are
+    float32 inner products, computed in float64 from the stored float16 rows.
     """
-    count = len(vectors.stored)
-    results = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
-    if not count or keep < 1:
-        return results
-    # More than asked for, as the ANN's order is approximate.
-    fetch = min(count, max(_OVERFETCH * keep, keep + 16))
-    rows = np.arange(len(queries))
-    while rows.size:
-        similarities, candidates = vectors.index.search(np.ascontiguousarray(queries[rows]), fetch)
-        for row, candidate in zip(rows.tolist(), candidates, strict=True):
-            ordinals = np.sort(candidate[candidate >= 0])
-            results[row] = ordinals, _exact_scores(vectors.stored, ordinals, queries[row])
-        if fetch == count:
-            break
-        # Equal vectors must not be cut by chance: where the last one fetched may tie with the last to keep, fetch more.
-        tied = (candidates[:, -1] >= 0) & (similarities[:, keep - 1] - similarities[:, -1] <= _TIE)
-        rows, fetch = rows[tied], min(count, 2 * fetch)
-    return results
+    if selection is not None and selection.count == len(vectors.stored):
+        selection = None
+    search = _Search(vectors, queries, keep, selection)
+    rows = np.arange(len(queries) if search.eligible and keep > 0 else 0)
+    if vectors.ann is not None:
+        rows = search.ask(vectors.ann, rows)
+    search.compare(rows)
+    return search.results
+
+
+class _Search:
+    """One call of `nearest`: what is wanted, and what has been found. Rows are those of the queries.
+
+    What is done for a query does not depend on the others, so neither does what is found.
+    """
+
+    def __init__(self, vectors: Vectors, queries: FloatMatrix, keep: int, selection: Selection | None) -> None:
+        self._vectors = vectors
+        self._queries = queries
+        self._keep = keep
+        self._selection = selection
+        self.eligible = len(vectors.stored) if selection is None else selection.count
+        # More than asked for, as the ANN's order is approximate.
+        self._wanted = min(self.eligible, max(vectors.overfetch * keep, keep + 16))
+        self.results = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
+
+    def ask(self, index: Ann, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find what the ANN can find in less time than a comparison with all rows takes; returns what it cannot.
+
+        It is asked for so many that the wanted number of eligible ones is among them. Asked for eligible ones only, it
+        gives as many, but not the nearest where a filter leaves few rows around a query.
+        """
+        count = len(self._vectors.stored)
+        fetch = min(count, math.ceil(self._wanted * count / max(1, self.eligible)))
+        limit = min(count, index.limit(self.eligible))
+        left = []
+        while rows.size and fetch <= limit:
+            similarities, candidates = index.search(self._queries[rows], fetch)
+            eligible = candidates >= 0
+            if self._selection is not None:
+                eligible &= self._selection.eligible[candidates]
+            found = np.count_nonzero(eligible, axis=1)
+            short = found < min(self.eligible, math.ceil(_ENOUGH * self._wanted))
+            unsettled = short | self._tied(similarities, eligible, found)
+            for i in np.flatnonzero(~unsettled).tolist():
+                self._score(int(rows[i]), candidates[i][eligible[i]])
+            far = unsettled & (fetch * self._wanted > limit * np.maximum(found, 1))
+            left.append(rows[far])
+            rows, fetch = rows[unsettled & ~far], 2 * fetch
+        return np.concatenate([*left, rows])
+
+    def _tied(
+        self, similarities: FloatMatrix, eligible: NDArray[np.bool_], found: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        last = (eligible.cumsum(axis=1) >= self._keep).argmax(axis=1)
+        close: NDArray[np.bool_] = similarities[np.arange(len(last)), last] - similarities[:, -1] <= _TIE
+        return close & (found < self.eligible)
+
+    def compare(self, rows: NDArray[np.int64]) -> None:
+        """Find the nearest by comparison with all eligible rows."""
+        vectors, selection, fetch = self._vectors, self._selection, self._wanted
+        while rows.size:
+            queries = self._queries[rows]
+            if vectors.exact is None:
+                found = ann.scan(vectors.stored, queries, fetch, None if selection is None else selection.rows)
+            else:
+                found = ann.compare(vectors.exact, queries, fetch, None if selection is None else selection.bitmap)
+            similarities, candidates = found
+            for row, ordinals in zip(rows.tolist(), candidates, strict=True):
+                self._score(row, ordinals)
+            if fetch == self.eligible:
+                break
+            rows = rows[similarities[:, self._keep - 1] - similarities[:, -1] <= _TIE]
+            fetch = min(self.eligible, 2 * fetch)
+
+    def _score(self, row: int, candidates: NDArray[np.int64]) -> None:
+        ordinals = np.sort(candidates)
+        self.results[row] = ordinals, _exact_scores(self._vectors.stored, ordinals, self._queries[row])
 
 
 def _exact_scores(
@@ -173,71 +253,32 @@ def _exact_scores(
     return scores
 
 
-def _build(factory: str, vectors: NDArray[np.float16], *, threads: int) -> Any:
-    index = _empty_ann(factory, vectors.shape[1])
-    with faiss_threads(threads):
-        if not index.is_trained:
-            index.train(_sample(vectors, 100_000))
-        for block in _blocks(vectors):
-            index.add(block)
-    _set_effort(index)
-    return index
+def _tuned(factory: str, index: Any, stored: NDArray[np.float16], target: float) -> AnnRecord:
+    """The cheapest way to ask an index that finds `target` of the nearest, or nearly the most that can be found."""
+    queries = ann.sample(stored, _RECALL_SAMPLE)
+    depth = min(RECALL_DEPTH, len(stored))
+    _, truth = ann.scan(stored, queries, depth)
+    worst = [_exact_scores(stored, *pair).min() for pair in zip(truth, queries, strict=True)]
 
+    def record(effort: int, overfetch: int) -> AnnRecord:
+        asked = Ann(index, effort, overfetch * RECALL_DEPTH)
+        fetch = min(len(stored), max(overfetch * depth, depth + 16))
+        if fetch > asked.limit(len(stored)):
+            return AnnRecord(factory, effort, overfetch, 1.0)  # a search with this effort compares with all rows
+        found = 0
+        for query, candidates, limit in zip(queries, asked.search(queries, fetch)[1], worst, strict=True):
+            # By score, not by ordinal: of equal vectors any will do.
+            scores = _exact_scores(stored, candidates[candidates >= 0], query)
+            found += min(depth, int(np.count_nonzero(scores >= limit)))
+        return AnnRecord(factory, effort, overfetch, found / (depth * len(queries)))
 
-def _empty_ann(factory: str, dimension: int) -> Any:
-    index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    core = _core(index)
-    if isinstance(core, faiss.IndexHNSW):
-        core.hnsw.efConstruction = _EF_CONSTRUCTION
-    return index
-
-
-def _set_effort(index: Any) -> None:
-    core = _core(index)
-    if isinstance(core, faiss.IndexHNSW):
-        core.hnsw.efSearch = _EF_SEARCH
-    elif isinstance(core, faiss.IndexIVF):
-        core.nprobe = min(_N_PROBE, core.nlist)
-
-
-def _core(index: Any) -> Any:
-    """The index below the transforms (`PCA64,…`, `OPQ16,…`) that a factory string may put before it."""
-    while isinstance(index, faiss.IndexPreTransform):
-        index = faiss.downcast_index(index.index)
-    return index
-
-
-def _measured_recall(index: Any, vectors: NDArray[np.float16]) -> float:
-    """Share of the exact 10 nearest among the ANN's 10, over vectors of the collection asked as queries."""
-    queries = _sample(vectors, _RECALL_SAMPLE)
-    depth = min(RECALL_DEPTH, len(vectors))
-    exact = faiss.ResultHeap(len(queries), depth, keep_max=True)
-    for first, block in zip(range(0, len(vectors), _BLOCK), _blocks(vectors), strict=True):
-        similarities, ordinals = faiss.knn(queries, block, min(depth, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        exact.add_result(similarities, ordinals + first)
-    exact.finalize()
-    _, found = index.search(queries, depth)
-    shared = sum(np.intersect1d(a, b).size for a, b in zip(exact.I, found, strict=True))
-    return shared / exact.I.size
-
-
-def _sample(vectors: NDArray[np.float16], size: int) -> FloatMatrix:
-    """Rows drawn evenly over the collection, the same ones every time, as float32."""
-    rows = np.linspace(0, len(vectors) - 1, min(size, len(vectors))).astype(np.int64)
-    return np.ascontiguousarray(vectors[rows], dtype=np.float32)
-
-
-def _blocks(vectors: NDArray[np.float16]) -> Iterator[FloatMatrix]:
-    for first in range(0, len(vectors), _BLOCK):
-        yield np.ascontiguousarray(vectors[first : first + _BLOCK], dtype=np.float32)
-
-
-@contextlib.contextmanager
-def faiss_threads(count: int) -> Iterator[None]:
-    """FAISS's own thread count, which is global to the process, for the duration of a block."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+    tried = []
+    for effort in ann.ladder(index):
+        # Fetching more makes a graph's walk longer, which is for a later step of the ladder to try.
+        *less, most = [o for o in _OVERFETCH if ann.least_effort(index, o * RECALL_DEPTH) <= effort]
+        tried.append(record(effort, most))
+        if (tried[-1].recall or 0) >= target:
+            cheaper = (record(effort, overfetch) for overfetch in less)
+            return next((one for one in cheaper if (one.recall or 0) >= target), tried[-1])
+    best = max(one.recall or 0 for one in tried)
+    return next(one for one in tried if (one.recall or 0) >= best - _NEGLIGIBLE)

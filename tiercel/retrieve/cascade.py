@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
 from tiercel.retrieve.spec import resolve_keeps
-from tiercel.retrieve.trace import StageTrace, Trace, carry_spans, trace_retriever
+from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Query, Ranking
 
 if TYPE_CHECKING:
@@ -104,8 +104,10 @@ def _rerank(
 
 
 def _reranked(stage: str, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
-    after = Ranking.from_scores(before.query, before.doc_ids, scores, stage=stage, keep=keep)
-    return carry_spans(after, [before])
+    spans = [hit.span for hit in before.hits]
+    return Ranking.from_scores(
+        before.query, before.doc_ids, scores, stage=stage, keep=keep, spans=spans, passages=before.passages
+    )
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:

@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from tiercel.errors import UsageError
 from tiercel.protocols import Retriever
-from tiercel.retrieve.trace import StageTrace, Trace, carry_spans, timed_retrieve
-from tiercel.types import DocId, Query, Ranking
+from tiercel.retrieve.trace import StageTrace, Trace, timed_retrieve
+from tiercel.types import Hit, Query, Ranking
 
 RRF_K = 60
 """The constant of reciprocal rank fusion; 60 is the value fixed in a pilot by Cormack et al. (2009)."""
@@ -161,14 +161,23 @@ def _weighted_sum(
     queries = {ranking.query.id for ranking in rankings}
     if len(queries) != 1:
         raise ValueError(f"{len(rankings)} rankings of {len(queries)} queries cannot be fused; one query is needed")
+    if len({ranking.passages for ranking in rankings}) != 1:
+        raise ValueError("rankings of documents and of passages cannot be fused")
     weights = [1.0] * len(rankings) if weights is None else weights
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise ValueError(f"the weights {list(weights)} are not all finite and at least 0")
-    collected: defaultdict[DocId, list[float]] = defaultdict(list)
+    passages = rankings[0].passages
+    collected: defaultdict[object, list[float]] = defaultdict(list)
+    first: dict[object, Hit] = {}
     for ranking, leg_terms, weight in zip(rankings, terms, weights, strict=True):
         for hit, term in zip(ranking.hits, leg_terms, strict=True):
-            collected[hit.doc_id].append(weight * term)
+            key = ranking.key(hit)
+            collected[key].append(weight * term)
+            if key not in first or first[key].span is None:
+                first[key] = hit
     # fsum rounds once, so the order of the legs cannot show in the last digit and change a tie.
     scores = [math.fsum(parts) for parts in collected.values()]
-    fused = Ranking.from_scores(rankings[0].query, list(collected), scores, stage=stage, keep=keep)
-    return carry_spans(fused, rankings)
+    doc_ids, spans = [hit.doc_id for hit in first.values()], [hit.span for hit in first.values()]
+    return Ranking.from_scores(
+        rankings[0].query, doc_ids, scores, stage=stage, keep=keep, spans=spans, passages=passages
+    )

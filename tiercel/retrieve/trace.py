@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tiercel.protocols import Retriever
-from tiercel.types import DocId, Query, Ranking
+from tiercel.types import Query, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,3 @@ def timed_retrieve(retriever: Retriever, queries: Sequence[Query], *, keep: int)
     if len(rankings) != len(queries):
         raise ValueError(f"{type(retriever).__name__} returned {len(rankings)} rankings for {len(queries)} queries")
     return rankings, seconds
-
-
-def carry_spans(ranking: Ranking, sources: Iterable[Ranking]) -> Ranking:
-    """The same Ranking with the matched passages that earlier stages found; the first source that has one decides.
-
-    Scores and order stay. Without it a fused or reranked hit would forget which passage of the document matched.
-    """
-    spans: dict[DocId, tuple[int, int]] = {}
-    for source in sources:
-        for hit in source.hits:
-            if hit.span is not None:
-                spans.setdefault(hit.doc_id, hit.span)
-    if not spans:
-        return ranking
-    hits = tuple([hit._replace(span=spans.get(hit.doc_id)) for hit in ranking.hits])
-    return Ranking(ranking.query, hits, ranking.stage)
