@@ -34,7 +34,8 @@ from tiercel.index.manifest import EncoderRecord, IndexSettings
 from tiercel.index.store import Index
 from tiercel.index.writer import IndexWriter
 from tiercel.models.encoder import OnnxEncoder
-from tiercel.models.export import bundled_sample_texts, export_encoder
+from tiercel.models.export import bundled_sample_texts
+from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.tokenize import Tokenizer
 from tiercel.models.zoo import DEFAULT_ENCODER, find_source
 from tiercel.types import DocId, Document

@@ -108,9 +108,9 @@ def export_model(
     name: str, *, settings: Settings, precision: Precision | None = None, say: Callable[[str], None] = lambda line: None
 ) -> Path:
     """Export a bi-encoder into the user's cache, unless it is there; returns its folder."""
-    from tiercel.models.zoo import prepare_encoder
+    from tiercel.models.zoo import prepare_model
 
-    return prepare_encoder(
+    return prepare_model(
         name, cache_dir=settings.cache_dir, precision=precision, offline=settings.offline, progress=say
     )
 

@@ -66,3 +66,31 @@ class DocumentStore(Protocol):
 
     def get(self, ids: Sequence[DocId]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
+
+
+class TokenEncoder(Protocol):
+    """Turns texts into one vector per token, for late interaction."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of columns of every matrix this encoder returns."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors would: weights, precision, tokenizer, truncation, markers, skipped tokens."""
+
+    @property
+    def truncated(self) -> int:
+        """How many texts have been cut to the model's window since this encoder was made."""
+
+    def encode_queries(self, texts: Sequence[str]) -> list[FloatMatrix]:
+        """One matrix per text, in input order: shape (tokens, dimension), float32, rows of L2 norm 1.
+
+        The tokens that a model appends to short queries are among them.
+        """
+
+    def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
+        """One matrix per text, in input order: shape (tokens, dimension), float32, rows of L2 norm 1.
+
+        Tokens that the model skips are not among them; a text without any that counts gives shape (0, dimension).
+        """

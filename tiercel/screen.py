@@ -294,16 +294,16 @@ def print_model(folder: Path) -> None:
     from tiercel.models.description import read_description
 
     description = read_description(folder)
-    parity = description.parity
     rows = [
         ["model", f"{description.name} ({description.source})"],
+        ["family", description.family],
         ["folder", str(folder)],
         ["precision", description.precision],
-        ["dimension", str(description.dimension)],
+        *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
         ["graph", description.graph],
         ["licence", description.licence or "not stated"],
-        *([key.replace("_", " "), f"{value:.6g}"] for key, value in asdict(parity).items()),
+        *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),
         ["fingerprint", description.fingerprint],
     ]
     _print_table(["", ""], rows, header=False)

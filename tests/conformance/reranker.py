@@ -8,6 +8,20 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from tiercel.protocols import CandidateGroup, Reranker
+from tiercel.types import DocId, Document, Query
+
+ODD_TEXTS = [
+    "",
+    " \t\n ",
+    "\x00\x01\x7f",
+    "naïve naïve ﬁle ℌ",
+    "猛禽在河边捕猎。",
+    "الصقر يصطاد",
+    "👩‍👩‍👧‍👦🦅" * 3,
+    "\u200b\u202e\ufeff",
+    "\ud7ff\ue000\U0010ffff",
+    "[SEP] [CLS] <s> </s>",
+]
 
 
 class RerankerConformance:
@@ -74,6 +88,35 @@ class RerankerConformance:
     def test_permuted_groups_permute_the_arrays(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
         for forward, backward in zip(reranker.score(groups), reranker.score(groups[::-1])[::-1], strict=True):
             self.check_same(forward, backward)
+
+    def test_a_repeated_call_gives_the_same(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        for first, second in zip(reranker.score(groups), reranker.score(groups), strict=True):
+            assert_allclose(first, second, rtol=0, atol=0)
+
+    def test_odd_texts_are_scored_as_alone(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        """Empty documents, white space, control characters, scripts of every direction, literal special tokens."""
+        odd = [Document(DocId(f"odd{i}"), text) for i, text in enumerate(ODD_TEXTS)]
+        (scores,) = reranker.score([CandidateGroup(groups[0].query, odd)])
+        assert np.isfinite(scores).all()
+        alone = reranker.score([CandidateGroup(groups[0].query, [document]) for document in odd])
+        self.check_same(scores, np.concatenate(alone))
+
+    def test_odd_queries_are_scored(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        odd = [CandidateGroup(Query(groups[0].query.id, text), groups[0].documents) for text in ODD_TEXTS]
+        for array in reranker.score(odd):
+            assert np.isfinite(array).all()
+
+    def test_a_long_document_moves_no_other(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        group = max(groups, key=lambda group: len(group.documents))
+        long = Document(DocId("long"), ("the falcon hunts by the cold river " * 3000)[:100_000])
+        (scores,) = reranker.score([CandidateGroup(group.query, [*group.documents, long])])
+        assert np.isfinite(scores).all()
+        self.check_same(scores[:-1], reranker.score([group])[0])
+
+    def test_equal_documents_score_alike(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        document = groups[0].documents[0]
+        (scores,) = reranker.score([CandidateGroup(groups[0].query, [document] * 5)])
+        self.check_same(scores, np.full(5, scores[0], dtype=np.float32))
 
     def check_same(self, first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
         assert_allclose(first, second, rtol=0, atol=self.score_tolerance)

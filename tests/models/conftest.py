@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.models.tiny import make_encoder
-from tiercel.models.export import ExportReport, export_encoder
+from tiercel.models.export import ExportReport
+from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.zoo import find_source
 
 

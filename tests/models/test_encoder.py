@@ -11,7 +11,8 @@ from tests.conformance.encoder import TEXTS, EncoderConformance
 from tests.models.tiny import DOCUMENT_PROMPT, MAX_TOKENS, QUERY_PROMPT, load_torch, quiet
 from tiercel.errors import ModelError
 from tiercel.models.encoder import OnnxEncoder
-from tiercel.models.export import ExportReport, export_encoder
+from tiercel.models.export import ExportReport
+from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.zoo import find_source
 
 
@@ -98,7 +99,7 @@ def test_changed_files_are_noticed(exported_fp32: ExportReport, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("format", 99, "format 99; expected format 1"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
+    [("format", 99, "format 99; expected format 2"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
 )
 def test_a_damaged_description(
     exported_fp32: ExportReport, tmp_path: Path, field: str, value: object, message: str
@@ -112,7 +113,7 @@ def test_a_damaged_description(
 def test_a_machine_that_computes_other_vectors_is_noticed(exported_fp32: ExportReport, tmp_path: Path) -> None:
     path = shutil.copytree(exported_fp32.folder, tmp_path / "elsewhere") / "tiercel.json"
     description = json.loads(path.read_text())
-    description["probe"]["vector"] = [-value for value in description["probe"]["vector"]]
+    description["probe"]["values"] = [-value for value in description["probe"]["values"]]
     path.write_text(json.dumps(description))
     with pytest.raises(ModelError, match=r"another vector than where it was exported \(cosine -1\.000\)"):
         OnnxEncoder(path.parent)

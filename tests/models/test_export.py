@@ -13,11 +13,12 @@ import pytest
 from tests.conformance.encoder import TEXTS
 from tests.models.tiny import load_torch, quiet
 from tiercel.errors import ModelError
-from tiercel.models import export, runtime, zoo
+from tiercel.models import export, export_encoder, runtime, zoo
 from tiercel.models.description import ModelSource, is_exported
 from tiercel.models.encoder import OnnxEncoder
-from tiercel.models.export import ExportReport, export_encoder
-from tiercel.models.parity import Parity
+from tiercel.models.export import ExportReport
+from tiercel.models.export_encoder import export as export_bi
+from tiercel.models.parity import VectorParity
 
 
 def _source(folder: Path) -> ModelSource:
@@ -28,21 +29,22 @@ def test_fp32_gives_the_vectors_of_torch(exported_fp32: ExportReport, bert_folde
     with quiet():
         expected = load_torch(bert_folder).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(OnnxEncoder(exported_fp32.folder).encode_documents(TEXTS), expected, atol=1e-5)
-    assert exported_fp32.description.parity.worst < 1e-5
-    assert exported_fp32.description.parity.top10_agreement > 0.99
+    assert exported_fp32.graph_parity.worst < 1e-5
+    assert exported_fp32.description.parity["top10_agreement"] > 0.99
 
 
 def test_a_model_without_token_types(distilbert_folder: Path, tmp_path: Path) -> None:
     with quiet():
         expected = load_torch(distilbert_folder).encode(TEXTS, normalize_embeddings=True)
-    report = export_encoder(_source(distilbert_folder), tmp_path / "model", precision="fp32")
+    report = export_bi(_source(distilbert_folder), tmp_path / "model", precision="fp32")
     np.testing.assert_allclose(OnnxEncoder(report.folder).encode_documents(TEXTS), expected, atol=1e-5)
 
 
 def test_int8_proves_the_graph_and_reports_its_own_parity(exported_int8: ExportReport) -> None:
     assert exported_int8.graph_parity.worst < 1e-5
-    assert 1e-6 < exported_int8.description.parity.worst < 0.2
-    assert exported_int8.description.parity.texts == len(export.bundled_sample_texts()) + 1
+    parity = exported_int8.description.parity
+    assert 1e-6 < parity["max_similarity_difference"] < 0.2
+    assert parity["texts"] == len(export.bundled_sample_texts()) + 1
 
 
 def test_what_the_fuser_made_is_reported(exported_fp32: ExportReport) -> None:
@@ -54,7 +56,7 @@ def test_a_graph_that_is_not_fused_is_reported(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "fuse_graph", lambda source, target: {})
-    report = export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32")
+    report = export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert report.fused == {}
     assert report.description.graph == "TorchScript exporter, plain graph: nothing was recognised"
     assert sorted(path.name for path in report.folder.iterdir()) == ["model.onnx", "tiercel.json", "tokenizer.json"]
@@ -73,7 +75,7 @@ def test_the_newer_exporter_takes_over_when_the_first_fails(
         return real(*arguments, dynamo=True, **options)
 
     monkeypatch.setattr(torch.onnx, "export", only_dynamo)
-    report = export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32")
+    report = export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert report.description.graph.startswith("dynamo exporter")
     assert report.graph_parity.worst < 1e-5
 
@@ -81,8 +83,8 @@ def test_the_newer_exporter_takes_over_when_the_first_fails(
 def test_the_fingerprint_tells_precision_and_limit_apart(
     exported_fp32: ExportReport, exported_int8: ExportReport, bert_folder: Path, tmp_path: Path
 ) -> None:
-    again = export_encoder(_source(bert_folder), tmp_path / "again", precision="fp32")
-    shorter = export_encoder(_source(bert_folder), tmp_path / "shorter", precision="fp32", max_tokens=12)
+    again = export_bi(_source(bert_folder), tmp_path / "again", precision="fp32")
+    shorter = export_bi(_source(bert_folder), tmp_path / "shorter", precision="fp32", max_tokens=12)
     assert again.description.fingerprint == exported_fp32.description.fingerprint
     prints = {report.description.fingerprint for report in (exported_fp32, exported_int8, shorter)}
     assert len(prints) == 3
@@ -91,9 +93,9 @@ def test_the_fingerprint_tells_precision_and_limit_apart(
 def test_an_fp32_graph_that_differs_is_refused(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "compare_vectors", lambda reference, other: Parity(61, 0.01, 0.02, 0.5))
-    with pytest.raises(ModelError, match=r"differs from torch by 0\.02 \(cosine, 61 texts\); expected at most 0\.001"):
-        export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32")
+    monkeypatch.setattr(export_encoder, "compare_vectors", lambda *matrices: VectorParity(61, 0.01, 0.02, 0.5))
+    with pytest.raises(ModelError, match=r"differs from torch by 0\.02; expected at most 0\.001"):
+        export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,28 +103,28 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer", "path": ""}]')
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match=r"weights are pickled \(\.bin\); expected safetensors"):
-        export_encoder(_source(tmp_path), tmp_path / "target", precision="fp32")
+        export_bi(_source(tmp_path), tmp_path / "target", precision="fp32")
 
 
 def test_foreign_modules_are_refused(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text('[{"type": "evil.Module", "path": ""}]')
     with pytest.raises(ModelError, match=r"needs code of its own \(evil\.Module\)"):
-        export_encoder(_source(tmp_path), tmp_path / "target", precision="fp32")
+        export_bi(_source(tmp_path), tmp_path / "target", precision="fp32")
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"modules\.json cannot be read.*expected a sentence-transformers folder"):
-        export_encoder(_source(tmp_path), tmp_path / "target", precision="fp32")
+        export_bi(_source(tmp_path), tmp_path / "target", precision="fp32")
 
 
 def test_a_taken_target_is_left_alone(bert_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="exists already"):
-        export_encoder(_source(bert_folder), tmp_path, precision="fp32")
+        export_bi(_source(bert_folder), tmp_path, precision="fp32")
 
 
 def test_a_limit_beyond_the_model_is_refused(bert_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="max_tokens is 999; expected at most 24, the model's own limit"):
-        export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32", max_tokens=999)
+        export_bi(_source(bert_folder), tmp_path / "model", precision="fp32", max_tokens=999)
 
 
 def test_a_missing_extra_is_named(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,15 +137,15 @@ def test_a_missing_extra_is_named(bert_folder: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(builtins, "__import__", without_torch)
     with pytest.raises(ModelError, match=r"needs the package torch, which is not installed.*tiercel\[torch\]"):
-        export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32")
+        export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
 
 
 _KILLED = """
 import os, sys
 from pathlib import Path
 from tiercel.models import export, zoo
-export._describe = lambda *arguments: os._exit(9)
-zoo.prepare_encoder(sys.argv[1], cache_dir=Path(sys.argv[2]), precision="fp32", offline=True)
+export.write_description = lambda *arguments: os._exit(9)
+zoo.prepare_model(sys.argv[1], cache_dir=Path(sys.argv[2]), precision="fp32", offline=True)
 """
 
 
@@ -156,7 +158,7 @@ def test_a_killed_export_leaves_no_usable_model(bert_folder: Path, tmp_path: Pat
     assert not is_exported(leftover)
 
     messages: list[str] = []
-    found = zoo.prepare_encoder(
+    found = zoo.prepare_model(
         str(bert_folder), cache_dir=tmp_path, precision="fp32", offline=True, progress=messages.append
     )
     assert found == target
@@ -172,10 +174,10 @@ def test_an_interrupted_export_cleans_up(bert_folder: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(export, "write_description", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        export_encoder(_source(bert_folder), tmp_path / "model", precision="fp32")
+        export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_is_quiet(bert_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export_encoder(_source(bert_folder), tmp_path / "model", precision="int8")
+    export_bi(_source(bert_folder), tmp_path / "model", precision="int8")
     assert capfd.readouterr() == ("", "")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tiercel.models.parity import compare_vectors
+from tiercel.models.parity import compare_scores, compare_vectors, spearman
 
 _AXES = np.eye(3, dtype=np.float32)
 
@@ -32,3 +32,35 @@ def test_vectors_that_are_not_numbers_are_worst() -> None:
     broken = _AXES.copy()
     broken[0, 0] = np.nan
     assert not compare_vectors(_AXES, broken).worst <= 1.0
+
+
+def test_scores_are_compared_query_by_query() -> None:
+    reference = np.array([[1, 2, 3, 4], [4, 3, 2, 1]], dtype=np.float32)
+    other = np.array([[1, 2, 3, 4], [4, 2, 3, 1]], dtype=np.float32)
+    parity = compare_scores(reference, other)
+    assert (parity.pairs, parity.max_score_difference, parity.top10_agreement) == (8, 1.0, 1.0)
+    assert parity.spearman == pytest.approx((1 + 0.8) / 2)  # one exchange of neighbours: 1 - 6 * 2 / (4 * 15)
+    assert parity.score_deviation == pytest.approx(1.25**0.5)
+    assert parity.worst == pytest.approx(1 / 1.25**0.5)
+
+
+def test_the_best_ten_are_compared() -> None:
+    reference = np.arange(20, dtype=np.float32)[np.newaxis, ::-1].copy()
+    other = reference.copy()
+    other[0, [9, 10]] = reference[0, [10, 9]]
+    assert compare_scores(reference, other).top10_agreement == pytest.approx(0.9)
+
+
+def test_rank_correlation_equals_that_of_scipy() -> None:
+    from scipy.stats import spearmanr
+
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = draw.integers(0, 9, size=(2, 30)).astype(np.float64)
+        assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
+    assert spearman(np.ones(3), np.arange(3.0)) == 0.0
+
+
+def test_scores_that_are_not_numbers_are_worst() -> None:
+    reference = np.arange(4, dtype=np.float32).reshape(1, 4)
+    assert not compare_scores(reference, np.full_like(reference, np.nan)).worst <= 1.0

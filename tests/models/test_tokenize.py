@@ -6,7 +6,7 @@ import pytest
 
 from tests.models.tiny import VOCABULARY, write_tokenizer
 from tiercel.errors import ModelError
-from tiercel.models.tokenize import Tokenizer
+from tiercel.models.tokenize import PairTokenizer, Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,44 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str | None, message: str) 
         path.write_text(content)
     with pytest.raises(ModelError, match=rf"tokenizer\.json: {message}.*Export the model again"):
         Tokenizer(path, max_tokens=8)
+
+
+def test_a_pair_is_joined_as_the_tokenizer_joins_it(tokenizer_file: Path) -> None:
+    from tokenizers import Tokenizer as RustTokenizer
+
+    library = RustTokenizer.from_file(str(tokenizer_file))
+    library.no_padding()
+    documents = ["bread is cold.", "", "Résumé 河 \u200b falcons", "the river"]
+    batch = PairTokenizer(tokenizer_file, max_tokens=64).encode("who hunts?", documents)
+    for document, pair in zip(documents, batch.pairs, strict=True):
+        expected = library.encode("who hunts?", document)
+        assert (pair.ids.tolist(), pair.types.tolist()) == (expected.ids, expected.type_ids)
+    assert (batch.truncated, batch.query_truncated) == (0, False)
+
+
+def test_the_document_of_a_pair_is_cut(tokenizer_file: Path) -> None:
+    tokenizer = PairTokenizer(tokenizer_file, max_tokens=8)
+    batch = tokenizer.encode("the falcon hunts", ["bread", "cold deep river", "in winter", "in deep winter"])
+    assert [_words(pair.ids.tolist())[5:] for pair in batch.pairs] == [
+        ["bread", "[SEP]"],
+        ["cold", "deep", "[SEP]"],
+        ["in", "winter", "[SEP]"],
+        ["in", "deep", "[SEP]"],
+    ]
+    assert batch.pairs[1].types.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert (batch.truncated, batch.query_truncated) == (2, False)
+
+
+def test_a_query_is_cut_where_it_fills_the_window(tokenizer_file: Path) -> None:
+    tokenizer = PairTokenizer(tokenizer_file, max_tokens=7)
+    whole = tokenizer.encode("the falcon hunts", ["cold river"])
+    cut = tokenizer.encode("the falcon hunts bread", ["cold river"])
+    assert (whole.query_truncated, cut.query_truncated) == (False, True)
+    words = ["[CLS]", "the", "falcon", "hunts", "[SEP]", "cold", "[SEP]"]
+    assert _words(whole.pairs[0].ids.tolist()) == _words(cut.pairs[0].ids.tolist()) == words
+    assert tokenizer.encode("the falcon hunts bread", []) == ([], 0, True)
+
+
+def test_no_room_for_a_pair(tokenizer_file: Path) -> None:
+    with pytest.raises(ModelError, match="max_tokens is 4; expected at least 5: the 3 special tokens of every pair"):
+        PairTokenizer(tokenizer_file, max_tokens=4)

@@ -95,7 +95,7 @@ def test_an_interrupted_download_does_not_count(tmp_path: Path, monkeypatch: pyt
 def test_a_cache_that_cannot_be_made(bert_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(ModelError, match=r"the cache cannot be made .* Set TIERCEL_CACHE_DIR"):
-        zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, offline=True)
+        zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, offline=True)
 
 
 @pytest.mark.usefixtures("empty_hub_cache")
@@ -113,10 +113,10 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_exported_folder_is_used_as_it_is(exported_fp32: ExportReport, tmp_path: Path) -> None:
-    assert zoo.prepare_encoder(str(exported_fp32.folder), cache_dir=tmp_path, offline=True) == exported_fp32.folder
+    assert zoo.prepare_model(str(exported_fp32.folder), cache_dir=tmp_path, offline=True) == exported_fp32.folder
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ModelError, match="this model is exported as fp32; expected int8"):
-        zoo.prepare_encoder(str(exported_fp32.folder), cache_dir=tmp_path, precision="int8", offline=True)
+        zoo.prepare_model(str(exported_fp32.folder), cache_dir=tmp_path, precision="int8", offline=True)
 
 
 def test_the_cache_tells_weights_and_precision_apart(bert_folder: Path, prompted_folder: Path, tmp_path: Path) -> None:
@@ -130,21 +130,21 @@ def test_the_cache_tells_weights_and_precision_apart(bert_folder: Path, prompted
 
 def test_a_second_preparation_exports_nothing(bert_folder: Path, tmp_path: Path) -> None:
     messages: list[str] = []
-    first = zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, offline=True, progress=messages.append)
+    first = zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, offline=True, progress=messages.append)
     assert "Quantising to int8" in messages
     messages.clear()
-    assert zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, offline=True, progress=messages.append) == first
+    assert zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, offline=True, progress=messages.append) == first
     assert messages == []
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "tiercel.json"])
 def test_a_damaged_export_in_the_cache_is_made_again(bert_folder: Path, tmp_path: Path, name: str) -> None:
-    folder = zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, precision="fp32")
+    folder = zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, precision="fp32")
     fingerprint = OnnxEncoder(folder).fingerprint
     (folder / name).write_bytes((folder / name).read_bytes()[:-100])
     with pytest.raises(ModelError):
         OnnxEncoder(folder)
-    assert zoo.prepare_encoder(str(bert_folder), cache_dir=tmp_path, precision="fp32") == folder
+    assert zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, precision="fp32") == folder
     assert OnnxEncoder(folder).fingerprint == fingerprint
 
 
@@ -173,7 +173,7 @@ def test_the_default_model_in_int8(tmp_path: Path) -> None:
     with quiet():
         model = load_torch(zoo.find_source(zoo.DEFAULT_ENCODER, offline=True).folder)
         expected = model.encode(texts, normalize_embeddings=True)
-    encoder = OnnxEncoder(zoo.prepare_encoder(zoo.DEFAULT_ENCODER, cache_dir=tmp_path, offline=True), threads=2)
+    encoder = OnnxEncoder(zoo.prepare_model(zoo.DEFAULT_ENCODER, cache_dir=tmp_path, offline=True), threads=2)
     vectors = encoder.encode_documents(texts)
     assert encoder.dimension == 384
     assert np.sum(vectors * expected, axis=1).min() > 0.98

@@ -1,4 +1,4 @@
-"""Tiny random bi-encoders, made through the real libraries and saved the way sentence-transformers saves them."""
+"""Tiny random models, made through the real libraries and saved the way those save them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,52 @@ def make_encoder(folder: Path, *, architecture: str = "bert", prompts: bool = Fa
     return folder
 
 
+def make_cross_encoder(folder: Path, *, architecture: str = "bert", labels: int = 1, modules: bool = False) -> Path:
+    """A sequence classifier of hidden size 32 and 2 layers, saved by transformers, or by sentence-transformers."""
+    with quiet():
+        import torch
+        import transformers
+        from sentence_transformers import CrossEncoder
+
+        torch.manual_seed(7)
+        name, settings = _CROSS_ENCODERS[architecture]
+        common: dict[str, Any] = {"vocab_size": len(VOCABULARY), "max_position_embeddings": MAX_TOKENS + 40}
+        config = getattr(transformers, f"{name}Config")(**common | settings, num_labels=labels)
+        network = getattr(transformers, f"{name}ForSequenceClassification")(config)
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.data.mul_(6.0)
+        network.save_pretrained(folder)
+        write_tokenizer(folder, roberta=architecture == "roberta")
+        if modules:
+            CrossEncoder(str(folder), device="cpu", local_files_only=True).save(str(folder))
+    return folder
+
+
+def load_cross(folder: Path, *, max_tokens: int | None = None) -> Any:
+    """The same model through sentence-transformers."""
+    with quiet():
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder(str(folder), device="cpu", local_files_only=True, max_length=max_tokens)
+
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_ROLES = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+_DEBERTA = {
+    "type_vocab_size": 0, "relative_attention": True, "position_buckets": 16, "pos_att_type": ["c2p", "p2c"],
+    "norm_rel_ebd": "layer_norm", "share_att_key": True,
+}  # fmt: skip
+_CROSS_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", _SIZES),
+    "roberta": ("Roberta", _SIZES | {"type_vocab_size": 1, "pad_token_id": 0}),
+    "electra": ("Electra", _SIZES | {"embedding_size": 32}),
+    "distilbert": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
+    "modernbert": ("ModernBert", _SIZES | _ROLES),
+    "deberta": ("DebertaV2", _SIZES | _DEBERTA),
+}
+
+
 def load_torch(folder: Path) -> Any:
     """The same model through sentence-transformers."""
     with quiet():
@@ -74,8 +120,11 @@ def _make_transformer(folder: Path, architecture: str) -> None:
     write_tokenizer(folder)
 
 
-def write_tokenizer(folder: Path) -> Path:
-    """A lower-casing WordPiece tokenizer.json over VOCABULARY, with the files beside it that transformers reads."""
+def write_tokenizer(folder: Path, *, roberta: bool = False) -> Path:
+    """A lower-casing WordPiece tokenizer.json over VOCABULARY, with the files beside it that transformers reads.
+
+    `roberta`: pairs are joined by two separators, and there are no token types.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,12 +138,16 @@ def write_tokenizer(folder: Path) -> Path:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
+    if roberta:
+        tokenizer.post_processor = processors.RobertaProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     tokenizer.enable_padding(length=64)  # what a published tokenizer.json often declares, and ours must undo
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64, "pad_token": "[PAD]",
         "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
     }  # fmt: skip
+    if roberta:
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder / "tokenizer.json"

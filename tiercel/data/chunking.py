@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from tiercel.data.pages import markdown_headings
@@ -83,6 +84,14 @@ class Chunking:
         return hashlib.blake2b(repr((_RULES_VERSION, *astuple(self))).encode(), digest_size=8).hexdigest()
 
 
+class Sentence(NamedTuple):
+    """A sentence as a slice of its text, `text[start:end]`, offsets in characters, and how many tokens it has."""
+
+    start: int
+    end: int
+    tokens: int
+
+
 class _Section(NamedTuple):
     """Tokens `first` to `last`, exclusive, under one heading, whose own tokens end at `body`."""
 
@@ -91,6 +100,29 @@ class _Section(NamedTuple):
     last: int
     level: int
     headings: tuple[str, ...]
+
+
+def count_tokens(text: str) -> int:
+    """How many tokens, as `Chunking` defines them, a text has."""
+    return len(_TOKEN.findall(text))
+
+
+def sentences_of(text: str, *, longest: int) -> list[Sentence]:
+    """The sentences and paragraphs of a text in its order; one of more than `longest` tokens is cut after so many.
+
+    Each begins and ends with a token, and between two of them is white space or nothing. White space alone gives none.
+    Raises UsageError for `longest` below 1.
+    """
+    cutting = Chunking("tokens", longest)
+    spans = [match.span() for match in _TOKEN.finditer(text)]
+    if not spans:
+        return []
+    limits = _token_limits(_sentence_starts(text), [start for start, _ in spans])
+    return [
+        Sentence(spans[first][0], spans[last - 1][1], last - first)
+        for begin, end in pairwise(limits)
+        for first, last in _windows(begin, end, cutting)
+    ]
 
 
 def passages_of(document: Document, chunking: Chunking) -> list[Passage]:

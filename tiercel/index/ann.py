@@ -326,3 +326,17 @@ def _structure(index: Any) -> tuple[Any, ...]:
         getattr(core, "nlist", 0), core.hnsw.nb_neighbors(0) if graph else 0,
         [(type(transform), transform.d_in, transform.d_out) for transform in _transforms(index)],
     )  # fmt: skip
+
+
+def kmeans(sample: FloatMatrix, count: int, iterations: int, seed: int) -> FloatMatrix:
+    """Spherical k-means: `count` centroids of norm 1, shape (count, dimension), of a sample of at least as many rows.
+
+    The same sample and seed give the same centroids, and FAISS's thread count does not change them.
+    """
+    clustering = faiss.Kmeans(
+        sample.shape[1], count, niter=iterations, seed=seed, spherical=True,
+        # Neither draws a sample of its own nor warns on stderr of few points.
+        min_points_per_centroid=1, max_points_per_centroid=len(sample),
+    )  # fmt: skip
+    clustering.train(np.ascontiguousarray(sample))
+    return np.array(clustering.centroids, dtype=np.float32)

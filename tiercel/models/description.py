@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.parity import Parity
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION_FILE = "tiercel.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 
 _CHUNK_BYTES = 1 << 20
+
+ModelFamily = Literal["encoder", "cross-encoder", "late-interaction"]
+"""What a model makes of texts: one vector of each, one score of a pair, one vector of every token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class ModelSource:
 
     Attributes:
         name: how the user called it.
-        folder: a sentence-transformers folder, or an exported one.
+        folder: a folder as sentence-transformers or transformers saves it, or an exported one.
         origin: where the folder came from, in words.
     """
 
@@ -51,10 +54,15 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A text with the vector that the exported model gave for it: shows on another machine whether it still does."""
+    """Texts with what the exported model gave for them: shows on another machine whether it still does.
 
-    text: str
-    vector: tuple[float, ...]
+    Attributes:
+        texts: encoder: one text; cross-encoder: a query and its documents.
+        values: encoder: the text's vector; cross-encoder: the score of each document.
+    """
+
+    texts: tuple[str, ...]
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +70,22 @@ class ModelDescription:
     """Everything that tiercel.json holds.
 
     Attributes:
+        family: what it makes of texts.
         name: how the user called the model.
         source: where it came from, in words.
         precision: "fp32" or "int8".
-        dimension: length of a vector.
-        max_tokens: most tokens of one text, special tokens included.
+        dimension: length of a vector; 0 for a cross-encoder, which gives scores.
+        max_tokens: most tokens of one run's text or pair, special tokens included.
         prompts: what is put before queries and documents.
-        fingerprint: digest of everything that decides the vectors.
-        parity: how far the vectors are from the source's.
-        probe: one text with its vector.
+        fingerprint: digest of everything that decides what the model gives.
+        parity: how far that is from what the source gives: figures by name, as the family measures them.
+        probe: a few texts with what the model gave.
         graph: how the graph was made, in words.
         licence: the source's licence as its model card spells it, "" where it names none.
+        extra: settings that only this family has, by name; values as JSON has them.
     """
 
+    family: ModelFamily
     name: str
     source: str
     precision: Precision
@@ -82,15 +93,26 @@ class ModelDescription:
     max_tokens: int
     prompts: Prompts
     fingerprint: str
-    parity: Parity
+    parity: Mapping[str, float]
     probe: Probe
     graph: str
     licence: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def compute_fingerprint(folder: Path, *, precision: Precision, max_tokens: int, prompts: Prompts) -> str:
-    """Digest, as hex, of the graph, the tokenizer and the settings that decide the vectors of the model in `folder`."""
-    settings = {"precision": precision, "max_tokens": max_tokens, "prompts": dataclasses.asdict(prompts)}
+def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
+    """Digest, as hex, of the graph, the tokenizer and the settings that decide what the model in `folder` gives.
+
+    The fingerprint that `description` itself holds has no part in it.
+    """
+    settings: dict[str, Any] = {
+        "precision": description.precision,
+        "max_tokens": description.max_tokens,
+        "prompts": dataclasses.asdict(description.prompts),
+    }
+    # Left out for encoders, whose fingerprints are in the indexes that were built before there were families.
+    if description.family != "encoder":
+        settings |= {"family": description.family, "extra": dict(description.extra)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (GRAPH_FILE, TOKENIZER_FILE):
         digest.update(file_digest(folder / name))
@@ -122,12 +144,38 @@ def is_intact(folder: Path) -> bool:
         return False
     try:
         known = read_description(folder)
-        found = compute_fingerprint(
-            folder, precision=known.precision, max_tokens=known.max_tokens, prompts=known.prompts
-        )
+        return compute_fingerprint(folder, known) == known.fingerprint
     except ModelError:
         return False
-    return found == known.fingerprint
+
+
+def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
+    """The description of an exported model that is about to be run.
+
+    Raises ModelError when the folder is incomplete, holds a model of another family, or its files have changed.
+    """
+    description = read_description(folder)
+    check_family(description, family, where=str(folder))
+    found = compute_fingerprint(folder, description)
+    if found != description.fingerprint:
+        raise ModelError(
+            f"its files have the fingerprint {found[:12]}",
+            expected=f"{description.fingerprint[:12]}, as exported",
+            next_step="Export the model again",
+            where=str(folder),
+        )
+    return description
+
+
+def check_family(description: ModelDescription, family: ModelFamily, *, where: str) -> None:
+    """Raise ModelError unless the model is of this family."""
+    if description.family != family:
+        raise ModelError(
+            f"this model is exported as {description.family}",
+            expected=family,
+            next_step=f"Name a model of the family {family}, or the folder that this one was exported from",
+            where=where,
+        )
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:
@@ -160,15 +208,19 @@ def read_description(folder: Path) -> ModelDescription:
         raise _damaged(path, f"a field is missing or of the wrong kind ({error})") from error
 
 
-def _from_json(content: dict[str, object]) -> ModelDescription:
+def _from_json(content: dict[str, Any]) -> ModelDescription:
     fields = {name: value for name, value in content.items() if name != "format"}
-    if fields["precision"] not in get_args(Precision):
-        raise ValueError(f"precision {fields['precision']!r}")
-    probe = cast("dict[str, list[float]]", fields["probe"])
-    fields["prompts"] = Prompts(**cast("dict[str, str]", fields["prompts"]))
-    fields["parity"] = Parity(**cast("dict[str, float]", fields["parity"]))  # type: ignore[arg-type]
-    fields["probe"] = Probe(text=str(probe["text"]), vector=tuple(float(value) for value in probe["vector"]))
-    return ModelDescription(**fields)  # type: ignore[arg-type]
+    for name, known in (("precision", get_args(Precision)), ("family", get_args(ModelFamily))):
+        if fields[name] not in known:
+            raise ValueError(f"{name} {fields[name]!r}")
+    probe = cast("dict[str, list[Any]]", fields["probe"])
+    fields["prompts"] = Prompts(**fields["prompts"])
+    fields["parity"] = {name: float(value) for name, value in dict(fields["parity"]).items()}
+    fields["probe"] = Probe(
+        texts=tuple(str(text) for text in probe["texts"]), values=tuple(float(value) for value in probe["values"])
+    )
+    fields["extra"] = dict(fields["extra"])
+    return ModelDescription(**fields)
 
 
 def _damaged(path: Path, found: str) -> ModelError:

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
 from tiercel.models.batching import pad_batch, plan_batches
-from tiercel.models.description import (
-    GRAPH_FILE,
-    TOKENIZER_FILE,
-    ModelDescription,
-    compute_fingerprint,
-    read_description,
-)
+from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.tokenize import TokenBatch, Tokenizer
+from tiercel.models.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.models.runtime import Session
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 SENTENCE_OUTPUT = "sentence_embedding"
 MASK_INPUT = "attention_mask"
@@ -60,8 +51,8 @@ class OnnxEncoder:
         batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
 
     Raises:
-        ModelError: the folder is incomplete or changed since export, the provider is not there, int8 is asked of a
-            GPU or of padded batches, or this machine computes other vectors than the export did.
+        ModelError: the folder is incomplete, changed since export or of another family, the provider is not there,
+            int8 is asked of a GPU or of padded batches, or this machine computes other vectors than the export did.
     """
 
     def __init__(
@@ -69,8 +60,7 @@ class OnnxEncoder:
     ) -> None:
         from tiercel.models.runtime import Session
 
-        self._description = read_description(folder)
-        _check_unchanged(folder, self._description)
+        self._description = read_intact(folder, family="encoder")
         self._batch_tokens = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
         self._tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
         self._session = Session(folder / GRAPH_FILE, provider=provider)
@@ -137,13 +127,13 @@ class OnnxEncoder:
 
     def _tokenize(self, texts: Sequence[str]) -> TokenBatch:
         shares = [texts[start : start + _TOKENIZE_TEXTS] for start in range(0, len(texts), _TOKENIZE_TEXTS)]
-        batches = _map(self._tokenizer.encode, shares, workers=self._threads)
+        batches = map_in_order(self._tokenizer.encode, shares, workers=self._threads)
         ids = [row for batch in batches for row in batch.ids]
         return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
 
     def _embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         if self._batch_tokens is None:
-            rows = _map(partial(embed_one, self._session), ids, workers=self._threads)
+            rows = map_in_order(partial(embed_one, self._session), ids, workers=self._threads)
             return np.stack(rows)
         vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
         for positions in plan_batches([row.size for row in ids], max_batch_tokens=self._batch_tokens):
@@ -154,8 +144,8 @@ class OnnxEncoder:
 
     def _check_probe(self, folder: Path) -> None:
         probe = self._description.probe
-        ids = self._tokenizer.encode([probe.text]).ids
-        cosine = float(self._embed(ids)[0] @ np.array(probe.vector, dtype=np.float32))
+        ids = self._tokenizer.encode(probe.texts).ids
+        cosine = float(self._embed(ids)[0] @ np.array(probe.values, dtype=np.float32))
         if not cosine >= _PROBE_COSINE:  # also when it is not a number
             raise ModelError(
                 f"on this machine the model gives another vector than where it was exported (cosine {cosine:.3f})",
@@ -173,24 +163,3 @@ def embed_one(session: Session, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         feeds[MASK_INPUT] = np.ones_like(input_ids)
     vector: NDArray[np.float32] = session.run(feeds, [SENTENCE_OUTPUT])[0][0]
     return vector
-
-
-def _map(function: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
-    """Results in the order of `items`. One item (a query) or one worker is not worth starting threads for."""
-    if workers == 1 or len(items) == 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, items))
-
-
-def _check_unchanged(folder: Path, description: ModelDescription) -> None:
-    found = compute_fingerprint(
-        folder, precision=description.precision, max_tokens=description.max_tokens, prompts=description.prompts
-    )
-    if found != description.fingerprint:
-        raise ModelError(
-            f"its files have the fingerprint {found[:12]}",
-            expected=f"{description.fingerprint[:12]}, as exported",
-            next_step="Export the model again",
-            where=str(folder),
-        )

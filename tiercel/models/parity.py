@@ -1,8 +1,9 @@
-"""How far one set of vectors of some texts is from another: what an export owes to the model it came from."""
+"""How far vectors or scores are from others of the same texts: what an export owes to the model it came from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,16 @@ from numpy.typing import NDArray
 _DEPTH = 10
 
 
+class Parity(Protocol):
+    """What an export measures, whatever the family; a frozen dataclass whose fields are numbers."""
+
+    @property
+    def worst(self) -> float:
+        """What a limit is set on; 0 is equal."""
+
+
 @dataclass(frozen=True, slots=True)
-class Parity:
+class VectorParity:
     """An exported model against its source in torch fp32, on the same texts.
 
     Attributes:
@@ -32,17 +41,74 @@ class Parity:
         return max(self.max_cosine_distance, self.max_similarity_difference)
 
 
-def compare_vectors(reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
+def compare_vectors(reference: NDArray[np.float32], other: NDArray[np.float32]) -> VectorParity:
     """Compare two matrices of shape (texts, dimension), at least two texts, rows of norm 1 and aligned."""
     wide_reference, wide_other = reference.astype(np.float64), other.astype(np.float64)
     cosines = np.sum(wide_reference * wide_other, axis=1)
     expected, got = wide_reference @ wide_reference.T, wide_other @ wide_other.T
-    return Parity(
+    return VectorParity(
         texts=len(reference),
         max_cosine_distance=float(np.max(np.abs(1.0 - cosines))),
         max_similarity_difference=float(np.max(np.abs(expected - got))),
         top10_agreement=_neighbour_agreement(expected, got),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreParity:
+    """An exported cross-encoder against its source in torch fp32, on the same documents for each of some queries.
+
+    Attributes:
+        pairs: how many pairs were compared.
+        max_score_difference: largest absolute difference between a pair's two scores; 0 is equal.
+        score_deviation: standard deviation of the source's scores, which says what a difference is worth.
+        spearman: mean over queries of the rank correlation of the documents; 1 is the same order.
+        top10_agreement: mean share of each query's ten best documents that both have; 1 is equal.
+    """
+
+    pairs: int
+    max_score_difference: float
+    score_deviation: float
+    spearman: float
+    top10_agreement: float
+
+    @property
+    def worst(self) -> float:
+        """The largest difference, or its share of the deviation where scores lie further apart than one."""
+        return self.max_score_difference / max(1.0, self.score_deviation)
+
+
+def compare_scores(reference: NDArray[np.float32], other: NDArray[np.float32]) -> ScoreParity:
+    """Compare two matrices of scores of shape (queries, documents), at least one query and two documents, aligned."""
+    expected, got = reference.astype(np.float64), other.astype(np.float64)
+    depth = min(_DEPTH, expected.shape[1])
+    best = zip(_best(expected, depth), _best(got, depth), strict=True)
+    return ScoreParity(
+        pairs=int(expected.size),
+        max_score_difference=float(np.max(np.abs(expected - got))),
+        score_deviation=float(expected.std()),
+        spearman=float(np.mean([spearman(*rows) for rows in zip(expected, got, strict=True)])),
+        top10_agreement=float(np.mean([len(first & second) / depth for first, second in best])),
+    )
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Rank correlation of two arrays of one shape (values,), at least two values: Pearson's of their mean ranks.
+
+    1 where the order is the same, -1 where it is reversed; 0 where one array holds a single value throughout.
+    """
+    ranks = [_mean_ranks(values) for values in (first, second)]
+    centred = [rank - rank.mean() for rank in ranks]
+    scale = np.sqrt(np.sum(centred[0] ** 2) * np.sum(centred[1] ** 2))
+    return float(np.sum(centred[0] * centred[1]) / scale) if scale > 0 else 0.0
+
+
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank of each value from 0 on; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (ends - (counts + 1) / 2)[inverse]
+    return ranks
 
 
 def _neighbour_agreement(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
@@ -57,5 +123,10 @@ def _neighbour_agreement(expected: NDArray[np.float64], got: NDArray[np.float64]
 def _neighbours(similarities: NDArray[np.float64], depth: int) -> list[set[int]]:
     others_only = similarities.copy()
     np.fill_diagonal(others_only, -np.inf)
-    order = np.argsort(-others_only, axis=1, kind="stable")
+    return _best(others_only, depth)
+
+
+def _best(scores: NDArray[np.float64], depth: int) -> list[set[int]]:
+    """Columns of the `depth` largest values of each row."""
+    order = np.argsort(-scores, axis=1, kind="stable")
     return [set(row[:depth].tolist()) for row in order]

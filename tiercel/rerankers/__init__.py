@@ -1,0 +1,1 @@
+"""What looks closer at the candidates that the legs have found."""
