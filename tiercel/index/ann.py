@@ -42,7 +42,6 @@ _EF_SEARCH = (200, 300, 400, 600, 800, 1200, 1600, 3200)
 _POINTS_PER_CENTROID = 39  # below that FAISS warns on stderr that it has too few points to train
 _TRAINING_SAMPLE = 100_000
 _PQ_CENTROIDS = 256
-_PQ_POINTS_PER_CENTROID = 64  # a quarter of FAISS's default, of which training takes most of its time
 _PQ_DIMENSIONS = 4  # that one byte of a product quantiser stands for
 _BLOCK = 16_384
 _SCAN_BLOCK = 4_096
@@ -258,9 +257,8 @@ def _prepare(index: Any) -> None:
     core = _core(index)
     if isinstance(core, faiss.IndexHNSW):
         core.hnsw.efConstruction = _EF_CONSTRUCTION
-    codes = _codes(core)
-    if hasattr(codes, "pq"):
-        codes.pq.cp.max_points_per_centroid = _PQ_POINTS_PER_CENTROID
+    if isinstance(core, faiss.IndexIVFPQ):
+        core.do_polysemous_training = False  # takes most of the time of training, for a search that is not this one
 
 
 def _core(index: Any) -> Any:
