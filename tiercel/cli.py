@@ -152,7 +152,7 @@ def index(
             index, sources, options, settings=Settings.from_environment(), say=say, progress=progress
         )
     place = shlex.quote(str(index))
-    news = "" if done.added == done.documents else f", {done.added} of them new or replaced"
+    news = "" if done.added == done.documents else f", {done.added} of them new"
     if done.replaced:
         news = f", {done.added - done.replaced} of them new, {done.replaced} replaced"
     say(f"{index}: {done.documents} documents{news}. Ask with: tiercel search {place} 'your question'")
