@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,6 @@ def test_replace_builds_anew(run: Run, index: str, place: Path) -> None:
         (["--chunk", "tokens"], "--chunk tokens of at most 200 tokens, overlap 0", "none"),
         (["--encoder", "all-MiniLM-L6-v2"], "encoder all-MiniLM-L6-v2", "none: BM25 only"),
         (["--context", "none"], "--context none", "title"),
-        (["--column", "year=date"], "--column year=date", "none"),
     ],
 )
 def test_other_settings_than_the_indexs_are_refused(
@@ -163,6 +163,53 @@ def test_types_of_csv_columns_are_declared(run: Run, place: Path) -> None:
     assert run("index", "x", "b.csv", "--encoder", "none", "--column", "year=number").code == 0
     assert ids(run, "x", "falcon", "--where", "year > 10") == ["a"]
     assert run("info", "x", "--json").json["columns"] == {"year": "number"}
+
+
+def test_types_of_columns_may_be_declared_when_adding(run: Run, refused: Refused, index: str, place: Path) -> None:
+    (place / "more.csv").write_text("id,text,year,price\nd,falcon,2024,9.5\n")
+    assert "With --column year=number strings are converted." in refused(3, "index", index, "more.csv")
+    message = refused(2, "index", index, "more.csv", "--column", "year=date")
+    assert message.startswith("tiercel: --column year=date; expected number, the column's type in this index.")
+    assert run("index", index, "more.csv", "--column", "year=number", "--column", "price=number").code == 0
+    assert ids(run, index, "falcon", "--where", "year > 2022 and price < 10") == ["d"]
+
+
+def test_headings_are_context_only_where_they_are_found(refused: Refused, birds: Path) -> None:
+    for chunk in ([], ["--chunk", "tokens"]):
+        message = refused(2, "index", "z", str(birds), "--encoder", "none", "--context", "headings", *chunk)
+        assert "expected --chunk headings, which finds them" in message
+
+
+def test_why_nothing_is_found_is_told(run: Run, index: str) -> None:
+    assert run("search", index, "falcon", "--where", "year > 3000").err == (
+        "tiercel: no result for 'falcon': no document fits --where\n"
+    )
+    assert "no document that fits --where holds a term" in run("search", index, "falcon", "--where", "year < 2020").err
+    run("delete", index, "--ids", "a", "b", "c")
+    assert run("search", index, "falcon").err == "tiercel: no result for 'falcon': the index holds no document\n"
+
+
+def test_what_is_not_utf8_is_refused_or_unknown(run: Run, refused: Refused, index: str, birds: Path) -> None:
+    assert run("delete", index, "--ids", "\udcff", "a").code == 6
+    assert "expected one that is UTF-8" in refused(2, "index", "x\udcff", str(birds), "--encoder", "none")
+
+
+SLOW = """
+import sys
+from tiercel.cli import main
+main(["index", sys.argv[1], "-", "--encoder", "none"])
+"""
+
+
+def test_an_index_that_is_made_meanwhile_is_not_replaced(run: Run, birds: Path, place: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SLOW, "new"], **pipes) as slow:  # type: ignore[call-overload]
+        time.sleep(1.5)  # it waits for its first document
+        assert run("index", "new", str(birds), "--encoder", "none").code == 0
+        _, told = slow.communicate(b'{"id": "z", "text": "late"}\n')
+        assert slow.returncode == 4
+    assert told.decode().startswith("tiercel: new: an index has been made here meanwhile. Give the command again")
+    assert ids(run, "new", "falcon") == ["a", "b"]
 
 
 @pytest.fixture

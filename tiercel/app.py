@@ -13,6 +13,7 @@ from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
 
 if TYPE_CHECKING:
     from tiercel.index.bm25 import BM25
+    from tiercel.index.manifest import EncoderRecord
     from tiercel.index.store import Index
     from tiercel.index.view import View
     from tiercel.models.encoder import OnnxEncoder
@@ -93,15 +94,24 @@ def make_pipelines(
     return pipelines
 
 
-def why_empty(index: Index, text: str) -> str:
+def why_empty(index: Index, text: str, where: str = "") -> str:
     """In words, why a query finds nothing by its terms."""
     from tiercel.index.lexical import analyze_queries
 
     if not text.strip():
         return "the query is empty"
+    if not len(index):
+        return "the index holds no document"
+    if where and not any(_has_eligible(view) for view in index.filtered(where)):
+        return "no document fits --where"
     if not analyze_queries(index.analyzer, [text]).terms:
         return f"the query holds nothing but stop words or punctuation (analyzer {index.analyzer.name})"
-    return "no document holds a term of the query, or all that do weigh nothing in this BM25 variant"
+    found = "no document that fits --where holds" if where else "no document holds"
+    return f"{found} a term of the query, or all that do weigh nothing in this BM25 variant"
+
+
+def _has_eligible(view: View) -> bool:
+    return view.eligible_documents is None or bool(view.eligible_documents.any())
 
 
 def export_model(
@@ -132,15 +142,6 @@ def _retriever(
         )
     from tiercel.index.dense import DenseRetriever
 
-    encoder = query_encoder(index, model, settings=settings)
-    return DenseRetriever(views, encoder, passages=options.passages, threads=settings.threads)
-
-
-def query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncoder:
-    """The encoder that made the index's vectors, or a refusal."""
-    from tiercel.models.encoder import OnnxEncoder
-    from tiercel.models.zoo import find_exported
-
     record = index.manifest.settings.encoder
     if record is None:
         raise IndexStoreError(
@@ -149,6 +150,18 @@ def query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncode
             expected="an index built with an encoder for the stage 'dense'",
             next_step="Use --pipeline bm25, or build the index again without --encoder none.",
         )
+    encoder = query_encoder(index.path, record, model, settings=settings)
+    return DenseRetriever(views, encoder, passages=options.passages, threads=settings.threads)
+
+
+def query_encoder(path: Path, record: EncoderRecord, model: str, *, settings: Settings) -> OnnxEncoder:
+    """The encoder that made the vectors of the index at this path; `model` is what the user calls it, "" for any.
+
+    Raises IndexStoreError for a model that did not make them.
+    """
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.models.zoo import find_exported
+
     folder = None if model else find_exported(record.fingerprint, cache_dir=settings.cache_dir)
     if folder is None:
         folder = export_model(model or record.name, settings=settings, precision=record.precision)
@@ -156,7 +169,7 @@ def query_encoder(index: Index, model: str, *, settings: Settings) -> OnnxEncode
     if encoder.fingerprint != record.fingerprint:
         raise IndexStoreError(
             f"encoder {model or record.name!r} has the fingerprint {encoder.fingerprint}",
-            where=str(index.path),
+            where=str(path),
             expected=f"{record.fingerprint}, of the encoder that made its vectors ({record.name}, {record.precision})",
             next_step="Vectors of two encoders cannot be compared: build the index again, or name the first encoder.",
         )

@@ -152,7 +152,7 @@ def index(
             index, sources, options, settings=Settings.from_environment(), say=say, progress=progress
         )
     place = shlex.quote(str(index))
-    news = "" if done.added == done.documents else f", {done.added} of them new or replaced"
+    news = "" if done.added == done.documents else f", {done.added} of them new"
     if done.replaced:
         news = f", {done.added - done.replaced} of them new, {done.replaced} replaced"
     say(f"{index}: {done.documents} documents{news}. Ask with: tiercel search {place} 'your question'")
@@ -189,17 +189,17 @@ def delete(
             f"no document has the id {' or '.join(repr(name) for name in done.unknown[:5])}"
             + (f", and {len(done.unknown) - 5} more" if len(done.unknown) > 5 else ""),
             where=str(index),
-            next_step="The others were deleted.",
+            next_step="The others were deleted." if done.deleted else "",
         )
 
 
 @app.command()
-def compact(index: IndexPath) -> None:
+def compact(index: IndexPath, as_json: AsJson = False) -> None:
     """Merge the segments of an index into one, without what has been deleted."""
     from tiercel.indexing import compact_index
     from tiercel.screen import print_info, say
 
-    print_info(compact_index(index, settings=Settings.from_environment(), say=say), as_json=False)
+    print_info(compact_index(index, settings=Settings.from_environment(), say=say), as_json=as_json)
 
 
 @app.command()
@@ -251,11 +251,11 @@ def search(
         from tiercel.data.runs import write_run
 
         form = run_format or ("trec" if run == "-" else None)
-        write_run(telling_empty(rankings, opened), run, format=form, tag=tag)
+        write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
     elif as_json:
-        print_rankings_json(rankings, opened)
+        print_rankings_json(rankings, opened, where=where)
     else:
-        print_rankings(rankings, opened, several=query is None)
+        print_rankings(rankings, opened, several=query is None, where=where)
 
 
 @app.command("eval")
@@ -422,7 +422,10 @@ def _chunking(kind: ChunkKind | None, size: int | None, overlap: int | None) -> 
 
 
 def _context(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.split(","))
+    parts = [] if text == "none" else text.split(",")
+    return (
+        tuple(sorted(parts, key=("title", "headings").index)) if set(parts) <= {"title", "headings"} else tuple(parts)
+    )
 
 
 def _queries(query: str | None, queries: str | None, fields: FieldNames, format: QueryFormat | None) -> list[Query]:

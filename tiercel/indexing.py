@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from tiercel.app import export_model, open_index, query_encoder
 from tiercel.config import OnDuplicate, Precision, Settings
 from tiercel.data.chunking import Chunking
 from tiercel.data.corpus import CorpusFormat, locate_document, read_documents
-from tiercel.data.files import source_name
+from tiercel.data.files import is_unicode, source_name
 from tiercel.data.records import USUAL_NAMES, FieldNames
 from tiercel.errors import IndexStoreError, InputError, UsageError
 from tiercel.types import Document, Query, QueryId
@@ -29,6 +29,11 @@ CONTEXTS = ("title", "headings")
 
 def _silent(line: str) -> None:
     pass
+
+
+class _How(TypedDict):
+    on_duplicate: OnDuplicate
+    progress: Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,10 @@ class IndexOptions:
             raise UsageError(f"--recall {self.recall:g}", expected="a share above 0 and at most 1")
         if unknown := [part for part in self.context or () if part not in CONTEXTS]:
             raise UsageError(f"--context {unknown[0]!r}", expected=f"{', '.join(CONTEXTS)}, or none")
+        if "headings" in (self.context or ()) and self.chunking and self.chunking.kind != "headings":
+            raise UsageError(
+                f"--context headings with --chunk {self.chunking.kind}", expected="--chunk headings, which finds them"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +104,26 @@ def index_documents(
     `say` is told in a line what a user should know, `progress` how many documents are in.
     """
     from tiercel.index.build import RepeatedId
+    from tiercel.index.manifest import read_manifest
     from tiercel.index.writer import IndexWriter, is_index
 
     _check_place(path)
-    before = open_index(path) if is_index(path) and not options.replace else None
+    before = read_manifest(path).settings if is_index(path) and not options.replace else None
     if before is not None:
-        _refuse_other_settings(before, options)
+        _refuse_other_settings(path, before, options)
     documents = _at_least_one(read_documents(sources, fields=options.fields, format=options.format), sources)
+    how: _How = {"on_duplicate": options.on_duplicate, "progress": progress}
     try:
         if before is None:
-            index_settings, encoder = _new_settings(options, settings=settings, say=say)
+            made, encoder = _new_settings(options, settings=settings, say=say)
             with IndexWriter(path, create=True, threads=settings.threads, say=say) as writer:
-                added = writer.build(
-                    documents, index_settings, encoder=encoder, on_duplicate=options.on_duplicate, progress=progress
-                )
+                added = writer.build(documents, made, encoder=encoder, replace=options.replace, **how)
         else:
-            encoder = _same_encoder(before, options, settings=settings, say=say)
+            encoder = _same_encoder(path, before, options, settings=settings, say=say)
             with IndexWriter(path, threads=settings.threads, say=say) as writer:
-                added = writer.add(documents, encoder=encoder, on_duplicate=options.on_duplicate, progress=progress)
+                if writer.settings != before:
+                    raise IndexStoreError("the index has been built anew meanwhile", where=str(path))
+                added = writer.add(documents, encoder=encoder, declared=options.columns, **how)
     except RepeatedId as error:
         places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
         raise RepeatedId(error.doc_id, places) from None
@@ -156,6 +167,8 @@ def _check_place(path: Path) -> None:
     """Refuse a place where an index would be in the way of something else, or something else in its way."""
     from tiercel.index.writer import is_index
 
+    if not is_unicode(str(path)):
+        raise UsageError(f"the path {str(path)!r}", expected="one that is UTF-8")
     if path.exists() and not path.is_dir():
         raise IndexStoreError("this is a file", where=str(path), expected="a new path, or an index")
     if path.is_dir() and not is_index(path) and (other := _not_of_a_build(path)):
@@ -195,6 +208,8 @@ def _new_settings(
     from tiercel.index.manifest import DEFAULT_RECALL, IndexSettings
 
     found = analyzer(options.analyzer or "english")
+    if "headings" in (options.context or ()) and options.chunking is None:
+        raise UsageError("--context headings without --chunk", expected="--chunk headings, which finds them")
     encoder = record = None
     if options.encoder != NO_ENCODER:
         from tiercel.index.vectors import check_ann
@@ -215,69 +230,67 @@ def _new_settings(
     return made, encoder
 
 
-def _refuse_other_settings(index: Index, options: IndexOptions) -> None:
+def _refuse_other_settings(path: Path, has: IndexSettings, options: IndexOptions) -> None:
     """Raises IndexStoreError for an option that is not what the index was made with."""
     from tiercel.index.analysis import analyzer
+    from tiercel.index.store import enforced_analyzer
 
-    has = index.manifest.settings
+    enforced_analyzer(path, has)
     if options.analyzer is not None:
         asked = analyzer(options.analyzer)
         if asked.fingerprint != has.analyzer_fingerprint:
             raise _other(
-                index,
+                path,
                 f"analyzer {asked.name} of fingerprint {asked.fingerprint}",
                 f"{has.analyzer} of fingerprint {has.analyzer_fingerprint}",
             )
     if has.chunking is not None and has.chunking.fingerprint != has.chunking_fingerprint:
         raise _other(
-            index, f"passages of fingerprint {has.chunking.fingerprint}, as this Tiercel cuts", has.chunking_fingerprint
+            path, f"passages of fingerprint {has.chunking.fingerprint}, as this Tiercel cuts", has.chunking_fingerprint
         )
     compared: dict[str, tuple[object, object]] = {
         "--chunk": (options.chunking, has.chunking),
         "--context": (options.context, has.context),
         "--ann": (options.ann, has.ann),
         "--recall": (options.recall, has.recall),
-        "--column": (options.columns, has.declared),
     }
     for flag, (wanted, there) in compared.items():
         if wanted is not None and wanted != there:
-            raise _other(index, f"{flag} {_in_words(wanted)}", _in_words(there))
+            raise _other(path, f"{flag} {_in_words(wanted)}", _in_words(there))
 
 
 def _in_words(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={kind}" for name, kind in value.items()) or "none"
     if isinstance(value, tuple):
         return ",".join(value) or "none"
     return "none" if value is None else str(value)
 
 
-def _other(index: Index, found: str, expected: str) -> IndexStoreError:
+def _other(path: Path, found: str, expected: str) -> IndexStoreError:
     return IndexStoreError(
         found,
-        where=str(index.path),
+        where=str(path),
         expected=f"{expected}, with which the index was made",
         next_step="Leave the option out to add to it, or build it anew with --replace.",
     )
 
 
 def _same_encoder(
-    index: Index, options: IndexOptions, *, settings: Settings, say: Callable[[str], None]
+    path: Path, has: IndexSettings, options: IndexOptions, *, settings: Settings, say: Callable[[str], None]
 ) -> OnnxEncoder | None:
     """The encoder that made the index's vectors. Raises IndexStoreError if the options name another."""
-    record = index.manifest.settings.encoder
+    record = has.encoder
     if record is None:
         if options.encoder not in (None, NO_ENCODER) or options.precision:
-            raise _other(index, f"encoder {options.encoder or options.precision}", "none: BM25 only")
+            raise _other(path, f"encoder {options.encoder or options.precision}", "none: BM25 only")
         return None
     if options.encoder == NO_ENCODER:
-        raise _other(index, "encoder none", f"{record.name} of fingerprint {record.fingerprint}")
+        raise _other(path, "encoder none", f"{record.name} of fingerprint {record.fingerprint}")
     if options.encoder is None and options.precision is None:
-        return query_encoder(index, "", settings=settings)
+        return query_encoder(path, record, "", settings=settings)
     encoder, _ = _named_encoder(options.encoder or record.name, options.precision, settings=settings, say=say)
     if encoder.fingerprint != record.fingerprint:
         raise _other(
-            index,
+            path,
             f"encoder {options.encoder or record.name} of fingerprint {encoder.fingerprint}",
             f"{record.name}, {record.precision}, of fingerprint {record.fingerprint}",
         )

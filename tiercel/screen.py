@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _SNIPPET = 160
+_COLUMNS_SHOWN = 20
 
 # The C0 and C1 controls, which a terminal obeys, line separators, and what UTF-8 cannot carry.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -74,11 +75,11 @@ def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> It
             progress(done)
 
 
-def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) -> None:
+def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, where: str = "") -> None:
     """One table per query on a terminal; else lines of query id (if several), rank, score, id, title."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index)
+            _say_empty(ranking, index, where)
             continue
         documents = index.get(ranking.doc_ids)
         if not sys.stdout.isatty():
@@ -103,14 +104,14 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool) 
         _stdout().print(table)
 
 
-def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
+def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> None:
     """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text).
 
     Where documents are cut into passages a hit also has its span, and the text is that of the passage.
     """
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index)
+            _say_empty(ranking, index, where)
         documents = index.get(ranking.doc_ids)
         hits = [
             {
@@ -130,11 +131,11 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index) -> None:
         )
 
 
-def telling_empty(rankings: Iterable[Ranking], index: Index) -> Iterator[Ranking]:
+def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
     """The rankings again; of an empty one, which has no line in a run, it is said why it is empty."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index)
+            _say_empty(ranking, index, where)
         yield ranking
 
 
@@ -244,7 +245,9 @@ def print_info(index: Index, *, as_json: bool) -> None:
     if settings.context != ("title",):
         rows.append(["context", ", ".join(settings.context) or "none"])
     if manifest.columns:
-        rows.append(["columns", ", ".join(f"{name} {kind}" for name, kind in manifest.columns.items())])
+        named = [f"{name} {kind}" for name, kind in manifest.columns.items()]
+        more = [f"and {len(named) - _COLUMNS_SHOWN} more"] if len(named) > _COLUMNS_SHOWN else []
+        rows.append(["columns", ", ".join(named[:_COLUMNS_SHOWN] + more)])
     rows += [[f"segment {record.id}", _described_segment(record)] for record in manifest.segments]
     _print_table(["", ""], rows, header=False)
 
@@ -268,7 +271,7 @@ def _described_segment(record: SegmentRecord) -> str:
     dead = record.documents - record.live_documents
     facts = [f"{record.documents:,} documents" + (f", {dead:,} of them deleted" if dead else "")]
     if record.truncated:
-        facts.append(f"{record.truncated:,} cut by the encoder")
+        facts.append(f"{record.truncated:,} cut by the encoder when they were added")
     if record.ann:
         found = record.ann.recall
         facts.append(
@@ -317,13 +320,13 @@ def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     _print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
-def _say_empty(ranking: Ranking, index: Index) -> None:
+def _say_empty(ranking: Ranking, index: Index, where: str) -> None:
     from tiercel.app import why_empty
     from tiercel.data.records import excerpt
 
     query = ranking.query
     asked = excerpt(query.text) if query.text.strip() else f"query {excerpt(query.id)}"
-    say(f"no result for {asked}: {why_empty(index, query.text)}")
+    say(f"no result for {asked}: {why_empty(index, query.text, where)}")
 
 
 def _matched(document: Document, hit: Hit) -> str:

@@ -126,5 +126,5 @@ def test_a_commit_file_that_differs_is_named(tmp_path: Path) -> None:
     manifest = commit(tmp_path, 1)
     check_commit_file(tmp_path, manifest)
     (tmp_path / "commits/00000001.json").write_bytes(b"{}")
-    with pytest.raises(IndexStoreError, match=r"commits/00000001.json: it differs from manifest.json"):
+    with pytest.raises(IndexStoreError, match=r"commits/00000001.json: this is not a manifest"):
         check_commit_file(tmp_path, manifest)

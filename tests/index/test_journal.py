@@ -97,3 +97,13 @@ def test_what_a_crash_or_damage_left_is_encoded_again(tmp_path: Path, name: str)
         vectors, kept = encode(tmp_path, encoder, TEXTS)  # and it is whole again
         assert (encoder.encoded, kept.resumed) == ([], 10)
         assert np.array_equal(vectors, expected)
+
+
+@pytest.mark.parametrize("line", [b"5", b'[["x"], 0, 0, 0, "d"]', b"null", b'["n", 9223372036854775807, 1, 0, "d"]'])
+def test_a_line_that_is_no_slabs_is_passed_over(tmp_path: Path, line: bytes) -> None:
+    expected, _ = encode(tmp_path, Counting(), TEXTS)
+    (path,) = (tmp_path / JOURNAL).glob("*/slabs.jsonl")
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    vectors, kept = encode(tmp_path, Counting(), TEXTS)
+    assert kept.resumed == 10
+    assert np.array_equal(vectors, expected)

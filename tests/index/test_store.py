@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -427,3 +428,21 @@ def test_random_collections_are_found_again_by_every_id(tmp_path: Path) -> None:
     documents = [Document(DocId(i), text) for i, text in zip(ids, zipf_texts(len(ids), words=50, seed=9), strict=True)]
     index = indexed(tmp_path / "x", [documents[i] for i in drawn.permutation(len(ids))])
     assert index.get([document.id for document in documents]) == documents
+
+
+def test_a_snapshot_that_is_not_the_last_commit_verifies(tmp_path: Path) -> None:
+    reader = indexed(tmp_path / "x", FALCONS)
+    size = reader.size_bytes()
+    add_documents(tmp_path / "x", named(["falcon"] * 50))
+    reader.verify()
+    assert reader.size_bytes() == size
+    assert reader.refresh()
+    reader.verify()
+
+
+def test_an_index_made_anew_elsewhere_is_seen_by_refresh(tmp_path: Path) -> None:
+    reader = indexed(tmp_path / "x", FALCONS)
+    shutil.rmtree(tmp_path / "x")
+    indexed(tmp_path / "x", FALCONS[:2])
+    assert reader.refresh()
+    assert len(reader) == 2

@@ -135,6 +135,8 @@ def test_an_encoder_that_did_not_make_the_vectors_is_refused(tmp_path: Path) -> 
         with pytest.raises(IndexStoreError, match=f"{named_as}; expected .* of fingerprint hashed-words-8"):
             add_documents(tmp_path / "x", FALCONS, encoder=encoder)
     indexed(tmp_path / "y", FALCONS)
+    with pytest.raises(IndexStoreError, match="no encoder; expected the one"), IndexWriter(tmp_path / "x") as writer:
+        writer.build(FALCONS, settings_of(encoder=ENCODER))
     with pytest.raises(IndexStoreError, match="expected none: BM25 only"):
         add_documents(tmp_path / "y", FALCONS, encoder=ENCODER)
     assert Index(tmp_path / "x").manifest.commit == 1

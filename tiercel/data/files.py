@@ -263,3 +263,12 @@ def _not_utf8(content: bytes, error: UnicodeDecodeError, where: str) -> InputErr
 
 def _printable(source: Source) -> str:
     return str(source).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_unicode(name: str) -> bool:
+    """Whether UTF-8 can hold a name: what the system or the shell gives in other bytes has half surrogate pairs."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

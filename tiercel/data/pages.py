@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiercel.data.files import Source, ending_of, read_text, source_name
+from tiercel.data.files import Source, ending_of, is_unicode, read_text, source_name
 from tiercel.errors import InputError
 from tiercel.types import DocId, Document
 
@@ -144,7 +144,7 @@ def _pages_below(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
         if entry.is_dir(follow_symlinks=False):
             yield from _pages_below(Path(entry.path), f"{doc_id}/")
         elif ending_of(entry.name) in PAGE_ENDINGS and entry.is_file():
-            if not _is_unicode(entry.name):
+            if not is_unicode(entry.name):
                 raise InputError(
                     "a file name that is not UTF-8, which cannot serve as an id",
                     next_step="Rename the file",
@@ -165,14 +165,6 @@ def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
     # A folder sorts as if its name ended in "/": then the ids of the whole tree come out sorted.
     return sorted(shown, key=lambda entry: f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _without_closing_marks(title: str) -> str:

@@ -223,8 +223,11 @@ def read(path: Path, count: int, dimension: int) -> Any:
 
 
 def write(path: Path, index: Any) -> None:
-    """Write an index."""
-    faiss.write_index(index, str(path))
+    """Write an index. Raises OSError if the disk refuses."""
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(f"FAISS cannot write {path}: {str(error).strip().rpartition(chr(10))[2]}") from error
 
 
 def sample(stored: NDArray[np.float16], size: int) -> FloatMatrix:
@@ -254,6 +257,8 @@ def _prepare(index: Any) -> None:
     core = _core(index)
     if isinstance(core, faiss.IndexHNSW):
         core.hnsw.efConstruction = _EF_CONSTRUCTION
+    if isinstance(core, faiss.IndexIVFPQ):
+        core.do_polysemous_training = False  # takes most of the time of training, for a search that is not this one
 
 
 def _core(index: Any) -> Any:

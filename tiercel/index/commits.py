@@ -1,6 +1,6 @@
 """Who reads which commit, and what may therefore go?
 
-A reader holds a shared lock on `commits/<number>.json`, the link that its commit left. The lock belongs to the open
+A reader holds a shared lock on `commits/<number>.json`, the copy of its manifest. The lock belongs to the open
 file, so it goes with the reader's process however that ends. The writer removes what neither the last commit nor one
 that is held names. Where the system has no such locks (Windows), a file in use cannot be removed and goes later.
 """
@@ -8,14 +8,14 @@ that is held names. Where the system has no such locks (Windows), a file in use 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tiercel.errors import IndexStoreError
-from tiercel.index.files import reached
+from tiercel.index.files import damaged, reached
 from tiercel.index.manifest import (
     COMMITS,
     DELETES,
@@ -31,6 +31,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+
+_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}  # what a file system without them says
 
 
 class Hold:
@@ -102,32 +105,26 @@ def _held_folders(index: Path, last: int) -> Iterator[str]:
 
 
 def _removed_unless_held(path: Path) -> bool:
-    if fcntl is None:
-        path.unlink(missing_ok=True)
-        return True
-    with path.open("rb") as file:
+    """Remove a commit's file, unless a reader has it locked; True if it is gone."""
+    # Open for writing: where flock is made of fcntl's locks, as on NFS, an exclusive one is refused otherwise.
+    with path.open("r+b") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                return False
         # Removed under the lock: a reader that waits for it finds a file without a name, and looks again.
         path.unlink(missing_ok=True)
         return True
 
 
 def check_commit_file(index: Path, manifest: Manifest) -> None:
-    """Raises IndexStoreError unless the last commit's file says what the manifest says."""
+    """Raises IndexStoreError unless a commit's file says what its manifest says."""
     path = commit_file(index, manifest.commit)
     if not path.is_file():
-        raise IndexStoreError(
-            "the file that readers hold on to is missing",
-            where=str(path),
-            expected=f"a copy of {MANIFEST}",
-            next_step=f"Copy {MANIFEST} there.",
-        )
-    if path.read_bytes() != (index / MANIFEST).read_bytes():
-        raise IndexStoreError(
-            f"it differs from {MANIFEST}", where=str(path), expected="a copy", next_step=f"Copy {MANIFEST} there."
-        )
+        raise damaged(path, "the file that readers hold on to is missing")
+    if read_manifest(index, manifest.commit) != manifest:
+        raise damaged(path, "it is not the manifest of its commit")
+    if read_manifest(index) == manifest and path.read_bytes() != (index / MANIFEST).read_bytes():
+        raise damaged(path, f"it differs from {MANIFEST}")

@@ -91,11 +91,11 @@ class StoredDocuments:
         """Ids of these ordinals, in the same order."""
         distinct, inverse = np.unique(ordinals, return_inverse=True)
         numbers = np.searchsorted(self._starts, distinct, side="right") - 1
-        names: list[str] = []
+        names: list[DocId] = []
         for number in np.unique(numbers).tolist():  # only the batches that hold some of them
             rows = distinct[numbers == number] - self._starts[number]
             names.extend(self._batches[number].column(0).take(pa.array(rows)).to_pylist())
-        return [DocId(names[i]) for i in inverse.tolist()]
+        return list(map(names.__getitem__, inverse.tolist()))
 
     def among(self, ids: Any) -> NDArray[np.bool_]:
         """Which documents have one of these ids, an Arrow array of strings; shape (documents,)."""

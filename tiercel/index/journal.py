@@ -60,7 +60,7 @@ class EncodingJournal:
         for first in range(0, len(texts), _SLAB_ROWS):
             slab = texts[first : first + _SLAB_ROWS]
             name = _digest(orjson.dumps(list(slab)))
-            data = self._found(name)
+            data = self._found(name, len(slab))
             if data is None:
                 data = self._encoded(name, slab)
             yield np.frombuffer(data, dtype="<f2").reshape(len(slab), self._encoder.dimension)
@@ -70,10 +70,10 @@ class EncodingJournal:
         self._vectors.close()
         self._lines.close()
 
-    def _found(self, name: str) -> bytes | None:
+    def _found(self, name: str, rows: int) -> bytes | None:
         """The vectors of a slab, if they are there and whole."""
         slab = self._slabs.get(name)
-        if slab is None:
+        if slab is None or slab.rows != rows or slab.start > self._vectors.seek(0, os.SEEK_END):
             return None
         self._vectors.seek(slab.start)
         data = self._vectors.read(2 * slab.rows * self._encoder.dimension)
@@ -101,13 +101,13 @@ class EncodingJournal:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, _Slab]]:
-    """The slabs that a journal names; a line that a crash cut short is passed over."""
+    """The slabs that a journal names; a line that a crash cut short, or that is no slab's, is passed over."""
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             name, start, rows, truncated, digest = orjson.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
-        if all(type(number) is int and number >= 0 for number in (start, rows, truncated)):
+        if type(name) is str and all(type(number) is int and number >= 0 for number in (start, rows, truncated)):
             yield name, _Slab(start, rows, truncated, digest)
 
 

@@ -231,6 +231,7 @@ def commit_manifest(index: Path, manifest: Manifest) -> None:
     reached("commit kept")
     beside = index / (MANIFEST + ".new")
     _write_durably(beside, data)
+    make_durable(index)
     reached("manifest written")
     beside.replace(index / MANIFEST)
     reached("manifest renamed")

@@ -22,7 +22,7 @@ MERGE_FACTOR = 4
 """Segments of about one size that are merged into one: more would slow every query, fewer would rewrite more often."""
 
 MERGED_ROWS = 500_000
-"""A segment of more rows is left alone unless it is compacted: adding a little must not rewrite a lot."""
+"""A segment of more rows is not merged with others unasked: adding a little must not rewrite a lot."""
 
 _BATCH_ROWS = 1_000
 _BATCH_BYTES = 4_000_000

@@ -8,10 +8,10 @@ from pathlib import Path
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.analysis import Analyzer, analyzer
 from tiercel.index.commits import check_commit_file, hold_last_commit
-from tiercel.index.manifest import MANIFEST, SEGMENTS, IndexSettings, Manifest
+from tiercel.index.manifest import SEGMENTS, IndexSettings, Manifest, commit_file
 from tiercel.index.segment import Segment
 from tiercel.index.view import View
-from tiercel.index.where import Filter, parse_where
+from tiercel.index.where import parse_where
 from tiercel.types import DocId, Document
 
 
@@ -25,23 +25,25 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest, self.views = self._open({})
-        self.analyzer = _enforced_analyzer(path, self.manifest.settings)
+        self.analyzer = enforced_analyzer(path, self.manifest.settings)
 
     def __len__(self) -> int:
         """Count the documents."""
         return self.manifest.documents
 
     def refresh(self) -> bool:
-        """Move on to the last commit; True if there was a later one. Views taken before stay as they were.
+        """Move on to the last commit; True if there was a later one.
+
+        Views, and pipelines made of them, stay with the commit they were made of: make them again.
 
         What has been opened of segments that both commits have is kept. Raises IndexStoreError as opening does, and
         then stays where it is.
         """
         known = {view.record.id: view.segment for view in self.views}
         manifest, views = self._open(known)
-        if manifest.commit == self.manifest.commit:
+        if manifest == self.manifest:
             return False
-        found = _enforced_analyzer(self.path, manifest.settings)
+        found = enforced_analyzer(self.path, manifest.settings)
         self.manifest, self.views, self.analyzer = manifest, views, found
         return True
 
@@ -52,12 +54,8 @@ class Index:
         """
         if not where:
             return self.views
-        parsed = self.parse_where(where)
+        parsed = parse_where(where, self.manifest.columns)
         return [view.filtered(parsed) for view in self.views]
-
-    def parse_where(self, where: str) -> Filter:
-        """A filter over this index's metadata columns. Raises UsageError, pointing at the character."""
-        return parse_where(where, self.manifest.columns)
 
     def get(self, ids: Sequence[DocId]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
@@ -74,7 +72,7 @@ class Index:
         """Bytes of all files that this commit names, of its manifest and of the copy of it."""
         records = [record for view in self.views for record in (view.record, view.record.deletes) if record]
         files = (file for record in records for file in record.files.values())
-        return sum(file.size_bytes for file in files) + 2 * (self.path / MANIFEST).stat().st_size
+        return sum(file.size_bytes for file in files) + 2 * commit_file(self.path, self.manifest.commit).stat().st_size
 
     def _open(self, known: dict[str, Segment]) -> tuple[Manifest, list[View]]:
         manifest, hold = hold_last_commit(self.path)
@@ -109,7 +107,8 @@ class Index:
                     seen.add(doc_id)
 
 
-def _enforced_analyzer(path: Path, settings: IndexSettings) -> Analyzer:
+def enforced_analyzer(path: Path, settings: IndexSettings) -> Analyzer:
+    """The analyser of an index. Raises IndexStoreError where this Tiercel's has other rules."""
     try:
         found = analyzer(settings.analyzer)
     except UsageError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +15,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tiercel.config import OnDuplicate
-from tiercel.errors import IndexStoreError, InputError
+from tiercel.data.files import is_unicode
+from tiercel.errors import IndexStoreError, InputError, TiercelError
 from tiercel.index.build import Intake, write_segments
 from tiercel.index.columns import ColumnType, ColumnTypes
 from tiercel.index.commits import Hold, remove_garbage
@@ -111,20 +113,34 @@ class IndexWriter:
         """Number of documents that count."""
         return self.manifest.documents if self.manifest else 0
 
+    @property
+    def settings(self) -> IndexSettings | None:
+        """What the index was made with; None where there is none."""
+        return self.manifest.settings if self.manifest else None
+
     def build(
         self,
         documents: Iterable[Document],
         settings: IndexSettings,
         *,
         encoder: Encoder | None = None,
+        replace: bool = True,
         on_duplicate: OnDuplicate = "refuse",
         progress: Callable[[int], None] = lambda count: None,
     ) -> Added:
-        """Make an index of these documents, in place of whatever index was there.
+        """Make an index of these documents, in place of the one that is there if `replace` allows it.
 
         `progress` is told how many documents have been read each time some have. Raises InputError when there is no
-        document, an id comes twice or metadata contradict themselves; nothing is changed then.
+        document, an id comes twice or metadata contradict themselves, and IndexStoreError for an encoder that is not
+        the settings' or an index that is not to be replaced; nothing is changed then.
         """
+        if self.manifest is not None and not replace:
+            raise IndexStoreError(
+                "an index has been made here meanwhile",
+                where=str(self.path),
+                next_step="Give the command again to add to it.",
+            )
+        _check_encoder(self.path, settings, encoder)
         return self._write(
             documents, settings, replacing=True, encoder=encoder, on_duplicate=on_duplicate, progress=progress
         )
@@ -134,17 +150,20 @@ class IndexWriter:
         documents: Iterable[Document],
         *,
         encoder: Encoder | None = None,
+        declared: Mapping[str, ColumnType] | None = None,
         on_duplicate: OnDuplicate = "refuse",
         progress: Callable[[int], None] = lambda count: None,
     ) -> Added:
         """Add documents with the settings of the index; one whose id is there replaces that document in every leg.
 
-        Raises as `build`, and IndexStoreError for an encoder that did not make the vectors.
+        `declared` names types of further metadata columns, or has strings converted to the type that a column has.
+        Raises as `build`, and UsageError where a declared type is not the column's.
         """
-        manifest = self._last()
-        _check_encoder(self.path, manifest.settings, encoder)
+        has = self._last().settings
+        _check_encoder(self.path, has, encoder)
+        settings = dataclasses.replace(has, declared={**has.declared, **(declared or {})})
         return self._write(
-            documents, manifest.settings, replacing=False, encoder=encoder, on_duplicate=on_duplicate, progress=progress
+            documents, settings, replacing=False, encoder=encoder, on_duplicate=on_duplicate, progress=progress
         )
 
     def delete(self, ids: Sequence[str]) -> list[str]:
@@ -152,7 +171,7 @@ class IndexWriter:
         manifest = self._last()
         views = self._views(manifest.segments, manifest.settings)
         masks, found = [], set[str]()
-        wanted = pa.array(ids, pa.string())
+        wanted = pa.array([name for name in ids if is_unicode(name)], pa.string())
         for view in views:
             masks.append(_and_live(view, view.segment.documents.among(wanted)))
             found.update(view.segment.documents.ids(np.flatnonzero(masks[-1])))
@@ -215,7 +234,7 @@ class IndexWriter:
             self._say_what_was_found(records, settings, journal)
             new = self._views(records, settings)
             old = self._views(before.segments, settings) if before and not replacing else []
-            ids = pa.concat_arrays([ids for view in new for ids in view.segment.documents.all_ids().chunks])
+            ids = pa.chunked_array([ids for view in new for ids in view.segment.documents.all_ids().chunks])
             masks = [*(view.segment.documents.among(ids) for view in old), *intake.superseded_in(records)]
             replaced = sum(int(_and_live(view, mask).sum()) for view, mask in zip(old, masks, strict=False))
             self._commit([*old, *new], masks, settings, types.types(), added=len(new))
@@ -260,7 +279,7 @@ class IndexWriter:
             record = view.record
             if _and_live(view, mask).any():
                 dead = mask if view.deletes is None else mask | view.deletes.documents
-                record = replace(record, deletes=write_deletes(self.path, view.segment, dead, commit))
+                record = dataclasses.replace(record, deletes=write_deletes(self.path, view.segment, dead, commit))
             if record.live_documents:
                 records.append(record)
         next_segment = (before.next_segment if before else 1) + added
@@ -276,7 +295,7 @@ class IndexWriter:
         try:
             while self.manifest and (due := due_for_merge(self.manifest.segments)):
                 self._merge(due)
-        except OSError as error:
+        except (OSError, RuntimeError, MemoryError, TiercelError) as error:
             self._say(f"the change is in, but merging segments was put off: {error}")
 
     def _merge(self, positions: Sequence[int]) -> None:
@@ -291,7 +310,7 @@ class IndexWriter:
             rest = [record for position, record in enumerate(manifest.segments) if position not in positions]
             rest.insert(positions[0], merged)
             self._make_last(
-                replace(
+                dataclasses.replace(
                     manifest, commit=manifest.commit + 1, segments=tuple(rest), next_segment=manifest.next_segment + 1
                 )
             )
