@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.config import Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
+from tiercel.reranking import STAGES, RerankOptions, make_reranker
 from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tiercel.index.manifest import EncoderRecord
     from tiercel.index.store import Index
     from tiercel.index.view import View
+    from tiercel.models.description import ModelFamily
     from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import Retriever
     from tiercel.retrieve.cascade import Cascade
@@ -31,11 +33,13 @@ class SearchOptions:
         where: an expression over the metadata, for the documents that may be found; "" for all.
         passages: rank passages, not documents by their best passage.
         parameters: BM25's; None for the defaults.
+        reranking: how the stages that rerank score; None for the defaults.
     """
 
     where: str = ""
     passages: bool = False
     parameters: BM25 | None = None
+    reranking: RerankOptions | None = None
 
 
 ANYTHING = SearchOptions()
@@ -69,11 +73,11 @@ def make_pipelines(
     index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, options: SearchOptions = ANYTHING
 ) -> list[Cascade]:
     """The same for several pipelines; a leg that several of them use is loaded once. All names are checked first."""
-    from tiercel.retrieve.cascade import Cascade
+    from tiercel.retrieve.cascade import Cascade, RerankStep
     from tiercel.retrieve.fusion import Fusion, FusionLeg
 
     for spec in specs:
-        check_names(spec, recall=RECALL_LEGS, rerank=())
+        check_names(spec, recall=RECALL_LEGS, rerank=STAGES)
     if options.passages and index.manifest.settings.chunking is None:
         raise UsageError(
             "--passages of an index whose documents are whole",
@@ -86,11 +90,16 @@ def make_pipelines(
         (name, model): _retriever(index, views, name, model, settings=settings, options=options)
         for name, model in sorted(used)
     }
+    rerankers = {
+        model: make_reranker(model, settings=settings, options=options.reranking)
+        for model in sorted({stage.model for spec in specs for stage in spec.reranks})
+    }
     pipelines = []
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-        pipelines.append(Cascade(recall, (), index, recall_keep=spec.recall.keep))
+        steps = [RerankStep(str(stage), rerankers[stage.model], stage.keep) for stage in spec.reranks]
+        pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
 
 
@@ -115,13 +124,23 @@ def _has_eligible(view: View) -> bool:
 
 
 def export_model(
-    name: str, *, settings: Settings, precision: Precision | None = None, say: Callable[[str], None] = lambda line: None
+    name: str,
+    *,
+    settings: Settings,
+    family: ModelFamily = "encoder",
+    precision: Precision | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Export a bi-encoder into the user's cache, unless it is there; returns its folder."""
+    """Export a model into the user's cache, unless it is there; returns its folder."""
     from tiercel.models.zoo import prepare_model
 
     return prepare_model(
-        name, cache_dir=settings.cache_dir, precision=precision, offline=settings.offline, progress=say
+        name,
+        family=family,
+        cache_dir=settings.cache_dir,
+        precision=precision,
+        offline=settings.offline,
+        progress=say,
     )
 
 

@@ -8,19 +8,23 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from tiercel.config import OnDuplicate, Precision, Settings
+from tiercel.config import LongStrategy, OnDuplicate, Precision, ScoreKind, Settings
 from tiercel.data.chunking import Chunking, ChunkKind
 from tiercel.data.corpus import CorpusFormat
 from tiercel.data.queries import QueryFormat
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import IndexStoreError, InputError, PartialFailure, TiercelError, UsageError
-from tiercel.types import Query, QueryId
+from tiercel.types import DocId, Query, QueryId
+
+if TYPE_CHECKING:
+    from tiercel.models.description import ModelFamily
+    from tiercel.protocols import CandidateGroup
 
 
 class _Commands(TyperGroup):
@@ -67,6 +71,10 @@ QueryIdField = Annotated[str | None, typer.Option(help="Field of a query's id, i
 QueryTextField = Annotated[str | None, typer.Option(help="Field of its text, if not text, query, title or question.")]
 Where = Annotated[
     str, typer.Option(help="Only documents whose metadata fit, as in: year >= 2020 and lang = 'en'.", metavar="EXPR")
+]
+Long = Annotated[
+    LongStrategy,
+    typer.Option(help="What a reranker makes of the windows of a document longer than its own, or an extract."),
 ]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
@@ -219,6 +227,7 @@ def search(
     passages: Annotated[
         bool, typer.Option("--passages", help="Rank passages, not documents by their best passage.")
     ] = False,
+    long: Long = "first",
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -227,6 +236,7 @@ def search(
     """Answer one query, or a file of queries."""
     from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index
     from tiercel.index.bm25 import BM25
+    from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
     from tiercel.screen import counted, print_rankings, print_rankings_json, telling_empty
 
@@ -240,7 +250,12 @@ def search(
     asked = _queries(query, queries, fields, query_format)
     opened = open_index(index)
     spec = parse(pipeline) if pipeline else default_pipeline(opened)
-    options = SearchOptions(where=where, passages=passages, parameters=BM25(k1=k1, b=b, variant=variant))
+    options = SearchOptions(
+        where=where,
+        passages=passages,
+        parameters=BM25(k1=k1, b=b, variant=variant),
+        reranking=RerankOptions(long=long),
+    )
     cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
     batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
@@ -331,17 +346,85 @@ def evaluate(
 
 
 @app.command()
+def rerank(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help='JSONL of {"query": ..., "documents": [...]}, or - for stdin. Or give --run.', metavar="CANDIDATES"
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Cross-encoder: an exported folder, its source folder, or a hub name.")
+    ] = "",
+    run: Annotated[str | None, typer.Option(help="Run file whose hits are reranked.")] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,
+    queries: Annotated[str | None, typer.Option(help="File of the run's queries.")] = None,
+    corpus: Annotated[list[str] | None, typer.Option(help="Documents of the run; repeat for more sources.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits per query that are kept.")] = 1000,
+    out: Annotated[str, typer.Option(help="Write the new run there; - for stdout.", metavar="FILE")] = "-",
+    long: Long = "first",
+    score: Annotated[ScoreKind, typer.Option(help="The model's own number, or its sigmoid.")] = "logit",
+    precision: Annotated[Precision | None, typer.Option(help="Of the model. Default: int8.")] = None,
+) -> None:
+    """Score ready candidates with a cross-encoder: JSONL on stdin, or the hits of a run."""
+    from tiercel.reranking import RerankOptions, make_reranker, what_was_read
+    from tiercel.reranking import rerank as score_candidates
+    from tiercel.screen import print_reranked, say
+
+    if (source is None) == (run is None):
+        raise UsageError(
+            "no candidates were given" if run is None else "candidates and --run were given",
+            expected="one of them: tiercel rerank FILE --model M, or --run R --queries Q --corpus C --model M",
+        )
+    if not model:
+        raise UsageError("no model was named", expected="--model, a cross-encoder's folder or hub name")
+    if run is not None and (queries is None or not corpus):
+        raise UsageError("a run without its texts", expected="--queries FILE and --corpus FILE with --run")
+    if source is not None and (queries or corpus or out != "-"):
+        raise UsageError("--queries, --corpus or --out without --run", expected="candidates that bring their texts")
+    options = RerankOptions(precision=precision, score=score, long=long)
+    missing: list[DocId] = []
+    groups: Iterable[CandidateGroup]
+    if run is None:
+        from tiercel.data.candidates import read_groups
+
+        groups = read_groups(source or "-")
+    else:
+        groups, missing = _groups_of_run(run, run_format, queries or "", corpus or [])
+    reranker = make_reranker(model, settings=Settings.from_environment(), options=options, say=say)
+    rankings = score_candidates(reranker, groups, keep=k)
+    if run is None:
+        print_reranked(rankings)
+    else:
+        from tiercel.data.runs import write_run
+
+        write_run(rankings, out, format="trec" if out == "-" else None, tag="tiercel")
+    if read := what_was_read(reranker):
+        say(read)
+    if missing:
+        raise PartialFailure(
+            f"the corpus lacks {len(missing)} documents of the run: {', '.join(map(repr, missing[:5]))}"
+            + (", ..." if len(missing) > 5 else ""),
+            where=run or "",
+            next_step="The others were reranked.",
+        )
+
+
+@app.command()
 def export(
     model: Annotated[
-        str, typer.Argument(help="Model name, sentence-transformers folder, or hub name.", metavar="MODEL")
+        str, typer.Argument(help="Model name, folder of (sentence-)transformers, or hub name.", metavar="MODEL")
     ],
     precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "int8",
+    cross_encoder: Annotated[bool, typer.Option("--cross-encoder", help="It is a cross-encoder.")] = False,
 ) -> None:
-    """Turn a bi-encoder into ONNX, prove that it gives the same vectors, and keep it in the cache."""
+    """Turn a bi-encoder or a cross-encoder into ONNX, prove that it gives the same, and keep it in the cache."""
     from tiercel.app import export_model
     from tiercel.screen import print_model, say
 
-    print_model(export_model(model, settings=Settings.from_environment(), precision=precision, say=say))
+    family: ModelFamily = "cross-encoder" if cross_encoder else "encoder"
+    settings = Settings.from_environment()
+    print_model(export_model(model, settings=settings, family=family, precision=precision, say=say))
 
 
 @app.command()
@@ -410,6 +493,18 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _groups_of_run(
+    run: str, form: RunFormat | None, queries: str, corpus: list[str]
+) -> tuple[list[CandidateGroup], list[DocId]]:
+    from tiercel.data.candidates import groups_from_run
+    from tiercel.data.corpus import read_documents
+    from tiercel.data.queries import read_queries
+    from tiercel.data.runs import read_run
+
+    found = groups_from_run(read_run(run, format=form), read_queries(queries), read_documents(corpus))
+    return found.groups, found.missing
 
 
 def _chunking(kind: ChunkKind | None, size: int | None, overlap: int | None) -> Chunking | None:

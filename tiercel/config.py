@@ -16,6 +16,12 @@ Precision: TypeAlias = Literal["int8", "fp32"]
 OnDuplicate: TypeAlias = Literal["refuse", "last"]
 """What happens to an id that comes twice in what is added at once: nothing is added, or the last one counts."""
 
+LongStrategy: TypeAlias = Literal["first", "max", "sum", "top3", "extract"]
+"""What a reranker reads of a document longer than its window: see `tiercel.rerankers.long_documents`."""
+
+ScoreKind: TypeAlias = Literal["logit", "sigmoid"]
+"""What a cross-encoder gives: its own number, of any size, or that brought between 0 and 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -131,6 +131,18 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str
         )
 
 
+def print_reranked(rankings: Iterable[Ranking]) -> None:
+    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score)."""
+    for ranking in rankings:
+        hits = [
+            {"rank": rank, "doc_id": hit.doc_id, "score": hit.score} for rank, hit in enumerate(ranking.hits, start=1)
+        ]
+        _print_json(
+            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
+            indent=False,
+        )
+
+
 def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
     """The rankings again; of an empty one, which has no line in a run, it is said why it is empty."""
     for ranking in rankings:

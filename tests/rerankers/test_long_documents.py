@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conformance.reranker import RerankerConformance
+from tiercel.config import LongStrategy
 from tiercel.data.chunking import count_tokens
 from tiercel.errors import ModelError, UsageError
 from tiercel.protocols import CandidateGroup, Reranker
-from tiercel.rerankers.long_documents import LONG_STRATEGIES, Cost, LongDocuments, LongStrategy
+from tiercel.rerankers.long_documents import LONG_STRATEGIES, Cost, LongDocuments
 from tiercel.types import DocId, Document, Query, QueryId
 
 QUERY = Query(QueryId("q"), "falcon")

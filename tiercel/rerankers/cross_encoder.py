@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.config import ScoreKind
 from tiercel.errors import ModelError, UsageError
 from tiercel.models.batching import plan_batches
 from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
@@ -19,8 +20,6 @@ from tiercel.models.pairs import score_one, score_padded
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.protocols import CandidateGroup
-
-ScoreKind = Literal["logit", "sigmoid"]
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
 _SLAB_PAIRS = 8192

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
+from tiercel.config import LongStrategy
 from tiercel.data.chunking import Chunking, count_tokens, passages_of
 from tiercel.errors import ModelError, UsageError
 from tiercel.protocols import CandidateGroup, Reranker
@@ -17,8 +18,6 @@ from tiercel.types import Document, Query
 
 if TYPE_CHECKING:
     from tiercel.protocols import FloatVector
-
-LongStrategy: TypeAlias = Literal["first", "max", "sum", "top3", "extract"]
 
 LONG_STRATEGIES: tuple[LongStrategy, ...] = get_args(LongStrategy)
 

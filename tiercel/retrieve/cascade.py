@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
-from tiercel.types import DocId, Document, Query, Ranking
+from tiercel.types import DocId, Document, Hit, Query, Ranking
 
 if TYPE_CHECKING:
     from tiercel.protocols import FloatVector
@@ -89,7 +89,10 @@ class Cascade:
 def _rerank(
     step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document], keep: int
 ) -> list[Ranking]:
-    groups = [CandidateGroup(ranking.query, [documents[hit.doc_id] for hit in ranking.hits]) for ranking in rankings]
+    groups = [
+        CandidateGroup(ranking.query, [_candidate(ranking, hit, documents) for hit in ranking.hits])
+        for ranking in rankings
+    ]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
         raise ModelError(
@@ -101,6 +104,14 @@ def _rerank(
         _reranked(step.name, before, _checked(step.name, before, array), keep=keep)
         for before, array in zip(rankings, scores, strict=True)
     ]
+
+
+def _candidate(ranking: Ranking, hit: Hit, documents: Mapping[DocId, Document]) -> Document:
+    """What of a hit's document is scored: all of it or, in a Ranking of passages, the passage."""
+    document = documents[hit.doc_id]
+    if not ranking.passages or hit.span is None:
+        return document
+    return replace(document, text=document.text[slice(*hit.span)])
 
 
 def _reranked(stage: str, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
