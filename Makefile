@@ -32,7 +32,10 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/lexical.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/rerank.py
+	$(BIN)/python benchmarks/maxsim.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -291,6 +291,7 @@ def evaluate(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
     ] = None,
+    long: Long = "first",
     as_json: AsJson = False,
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -328,6 +329,7 @@ def evaluate(
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
+    from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
     from tiercel.screen import print_pipeline_reports, say
 
@@ -336,7 +338,7 @@ def evaluate(
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
-    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant))
+    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=RerankOptions(long=long))
     cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
