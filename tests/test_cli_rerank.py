@@ -114,3 +114,14 @@ def test_arguments_that_cannot_be_meant(refused: Refused, arguments: list[str], 
 
 def test_a_model_that_is_not_there_is_refused(refused: Refused, place: Path) -> None:
     assert "no model is called 'nowhere'" in refused(5, "rerank", "-", "--model", "nowhere")
+
+
+def test_models_lists_what_is_there(run: Run, model: str, made: Path) -> None:
+    folder = run("export", model, "--cross-encoder", "--precision", "int8").rows[2][1]
+    listed = run("models", "--json").json["models"]
+    (found,) = [entry for entry in listed if entry["folder"] == folder]
+    assert (found["name"], found["family"], found["precision"]) == ("tiny", "cross-encoder", "int8")
+    assert found["size_bytes"] == sum(path.stat().st_size for path in Path(folder).iterdir())
+    rows = run("models").rows
+    assert rows[0] == ["model", "family", "precision", "size", "licence", "digest", "folder"]
+    assert next(row for row in rows if row[6] == folder)[:3] == ["tiny", "cross-encoder", "int8"]

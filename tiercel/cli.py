@@ -430,6 +430,15 @@ def export(
 
 
 @app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that this machine has: bundled packages and exports in the cache."""
+    from tiercel.models.zoo import known_models
+    from tiercel.screen import print_models
+
+    print_models(known_models(Settings.from_environment().cache_dir), as_json=as_json)
+
+
+@app.command()
 def info(index: IndexPath, as_json: AsJson = False) -> None:
     """Show what an index holds."""
     from tiercel.app import open_index

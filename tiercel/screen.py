@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
+    from tiercel.models.zoo import KnownModel
     from tiercel.types import Document, Hit, Ranking
 
 _T = TypeVar("_T")
@@ -322,6 +323,26 @@ def print_model(folder: Path) -> None:
         ["fingerprint", description.fingerprint],
     ]
     _print_table(["", ""], rows, header=False)
+
+
+def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
+    """What models this machine has: name, family, precision, size, licence, digest, folder."""
+    if as_json:
+        _print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
+        return
+    rows = [
+        [
+            model.name,
+            model.family or "bundled, not exported",
+            model.precision,
+            _size(model.size_bytes),
+            model.licence or "not stated",
+            model.digest[:16],
+            str(model.folder),
+        ]
+        for model in models
+    ]
+    _print_table(["model", "family", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:

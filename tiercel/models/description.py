@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,3 +226,13 @@ def _from_json(content: dict[str, Any]) -> ModelDescription:
 
 def _damaged(path: Path, found: str) -> ModelError:
     return ModelError(found, expected=f"format {FORMAT}", next_step="Export the model again", where=str(path))
+
+
+def licence_of(folder: Path) -> str:
+    """The `license` line of the model card's front matter; "" where there is none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    front_matter = card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0]
+    found = re.search(r"^license:\s*(\S+)", front_matter, flags=re.MULTILINE)
+    return found[1] if found else ""

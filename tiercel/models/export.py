@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib.resources
 import os
-import re
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -32,6 +31,7 @@ from tiercel.models.description import (
     Probe,
     Prompts,
     compute_fingerprint,
+    licence_of,
     write_description,
 )
 from tiercel.models.parity import Parity
@@ -171,7 +171,7 @@ def export_model(
             parity=dataclasses.asdict(parity),  # type: ignore[call-overload]
             probe=probe,
             graph=graph.summary,
-            licence=_licence(source.folder),
+            licence=licence_of(source.folder),
             extra=export.extra(model),
         )
         description = dataclasses.replace(description, fingerprint=compute_fingerprint(folder, description))
@@ -236,13 +236,3 @@ def _check_parity(parity: Parity, source: ModelSource, *, next_step: str) -> Non
             next_step=next_step,
             where=str(source.folder),
         )
-
-
-def _licence(folder: Path) -> str:
-    """The `license` line of the model card's front matter; "" where there is none."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return ""
-    front_matter = card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0]
-    found = re.search(r"^license:\s*(\S+)", front_matter, flags=re.MULTILINE)
-    return found[1] if found else ""

@@ -26,6 +26,7 @@ from tiercel.models.description import (
     file_digest,
     is_exported,
     is_intact,
+    licence_of,
     read_description,
 )
 
@@ -112,6 +113,53 @@ def prepare_model(
     if not is_intact(target):
         _export_locked(source, target, precision=wanted, family=family, progress=progress)
     return target
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that this machine has.
+
+    Attributes:
+        name: how it was called when it was exported, or its bundled name.
+        family: what it does; "" for one that is bundled and not exported yet.
+        precision: of the exported weights, "" for one that is not exported.
+        size_bytes: of all its files.
+        licence: as its model card spells it, "" where it names none.
+        digest: fingerprint of an exported model; else of its weights, settings and vocabularies.
+        folder: where it lies.
+    """
+
+    name: str
+    family: str
+    precision: str
+    size_bytes: int
+    licence: str
+    digest: str
+    folder: Path
+
+
+def known_models(cache_dir: Path) -> list[KnownModel]:
+    """The bundled models whose packages are installed, then the exported ones in the cache, by folder name.
+
+    An exported model that cannot be read is passed over: it is exported again when it is asked for.
+    """
+    found = []
+    for name in known_names():
+        with contextlib.suppress(ModelError):
+            folder = _bundled_source(name, _BUNDLED[name]).folder
+            found.append(KnownModel(name, "", "", _size(folder), licence_of(folder), source_digest(folder), folder))
+    models = cache_dir / "models"
+    for folder in sorted(models.iterdir()) if models.is_dir() else ():
+        with contextlib.suppress(ModelError):
+            if is_exported(folder):
+                about = read_description(folder)
+                facts = (about.family, about.precision, _size(folder), about.licence, about.fingerprint)
+                found.append(KnownModel(about.name, *facts, folder))
+    return found
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
