@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,13 +104,38 @@ def test_a_pipeline_ends_with_a_cross_encoder(run: Run, model: str, made: Path, 
         ([], "no candidates were given"),
         (["-", "--run", "r.trec"], "candidates and --run were given"),
         (["-"], "no model was named"),
+        (["", "--model", "m"], "candidates of no name"),
         (["--run", "r.trec", "--model", "m"], "a run without its texts"),
-        (["-", "--corpus", "c.jsonl", "--model", "m"], "--queries, --corpus or --out without --run"),
+        (["-", "--corpus", "c.jsonl", "--model", "m"], "--queries, --corpus, --run-format or --out without --run"),
         (["-", "--model", "m", "--long", "sum", "--score", "sigmoid"], "--long sum with --score sigmoid"),
     ],
 )
 def test_arguments_that_cannot_be_meant(refused: Refused, arguments: list[str], part: str) -> None:
     assert part in refused(2, "rerank", *arguments)
+
+
+def test_what_was_read_and_cut_is_told(run: Run, model: str, place: Path) -> None:
+    long = {"query": "falcon", "documents": [{"id": "x", "text": "the river is deep. " * 60 + "a falcon."}]}
+    stdin = json.dumps(long).encode()
+    cut = run("rerank", "-", "--model", model, "--precision", "fp32", stdin=stdin)
+    assert cut.err.endswith("1 documents were cut to what the model reads\n")
+    read = run("rerank", "-", "--model", model, "--precision", "fp32", "--long", "max", stdin=stdin)
+    assert "windows a document" not in read.err
+    assert " a document" in read.err
+    assert "were cut" not in read.err  # windows are sized by the model's own tokens
+
+
+def test_long_without_a_reranker_is_refused(refused: Refused) -> None:
+    assert "--long without a stage that reranks" in refused(2, "search", "x", "falcon", "--long", "max")
+
+
+def test_a_folder_without_its_vocabulary_is_refused(run: Run, made: Path, place: Path) -> None:
+    shutil.copytree(made, place / "bare")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (place / "bare" / name).unlink(missing_ok=True)
+    outcome = run("export", "bare", "--cross-encoder")
+    assert outcome.code == 5
+    assert "no vocabulary" in outcome.err
 
 
 def test_a_model_that_is_not_there_is_refused(refused: Refused, place: Path) -> None:

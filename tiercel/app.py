@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tiercel.config import Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.reranking import STAGES, RerankOptions, make_reranker
+from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 RECALL_LEGS = ("bm25", "dense")
 
 
+def _silent(line: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """What is asked of every leg of a pipeline.
@@ -34,12 +39,14 @@ class SearchOptions:
         passages: rank passages, not documents by their best passage.
         parameters: BM25's; None for the defaults.
         reranking: how the stages that rerank score; None for the defaults.
+        say: is told in a line what takes time.
     """
 
     where: str = ""
     passages: bool = False
     parameters: BM25 | None = None
     reranking: RerankOptions | None = None
+    say: Callable[[str], None] = _silent
 
 
 ANYTHING = SearchOptions()
@@ -91,7 +98,7 @@ def make_pipelines(
         for name, model in sorted(used)
     }
     rerankers = {
-        model: make_reranker(model, settings=settings, options=options.reranking)
+        model: make_reranker(model, settings=settings, options=options.reranking, say=options.say)
         for model in sorted({stage.model for spec in specs for stage in spec.reranks})
     }
     pipelines = []
@@ -101,6 +108,13 @@ def make_pipelines(
         steps = [RerankStep(str(stage), rerankers[stage.model], stage.keep) for stage in spec.reranks]
         pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
+
+
+def what_was_read(pipeline: Cascade) -> Iterator[str]:
+    """In words, what each stage that reranks has had to read and to cut so far; nothing where there is no such."""
+    for step in pipeline.steps:
+        if read := told(step.reranker):
+            yield f"{step.name}: {read}"
 
 
 def why_empty(index: Index, text: str, where: str = "") -> str:

@@ -234,16 +234,18 @@ def search(
     variant: Variant = "lucene",
 ) -> None:
     """Answer one query, or a file of queries."""
-    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index
+    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
-    from tiercel.screen import counted, print_rankings, print_rankings_json, telling_empty
+    from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
 
     if run is not None and as_json:
         raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
     if run is None and run_format is not None:
         raise UsageError("--run-format without --run", expected="a run for it to be the form of")
+    if long != "first" and "cross" not in pipeline:
+        raise UsageError("--long without a stage that reranks", expected="cross:MODEL in --pipeline")
     if run is not None and passages:
         raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
     fields = FieldNames(id=query_id_field, text=query_text_field)
@@ -255,6 +257,7 @@ def search(
         passages=passages,
         parameters=BM25(k1=k1, b=b, variant=variant),
         reranking=RerankOptions(long=long),
+        say=say,
     )
     cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
@@ -271,6 +274,8 @@ def search(
         print_rankings_json(rankings, opened, where=where)
     else:
         print_rankings(rankings, opened, several=query is None, where=where)
+    for line in what_was_read(cascade):
+        say(line)
 
 
 @app.command("eval")
@@ -338,7 +343,7 @@ def evaluate(
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
-    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=RerankOptions(long=long))
+    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=RerankOptions(long=long), say=say)
     cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
@@ -366,7 +371,9 @@ def rerank(
     out: Annotated[str, typer.Option(help="Write the new run there; - for stdout.", metavar="FILE")] = "-",
     long: Long = "first",
     score: Annotated[ScoreKind, typer.Option(help="The model's own number, or its sigmoid.")] = "logit",
-    precision: Annotated[Precision | None, typer.Option(help="Of the model. Default: int8.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the model. Default: int8, or what an exported folder has.")
+    ] = None,
 ) -> None:
     """Score ready candidates with a cross-encoder: JSONL on stdin, or the hits of a run."""
     from tiercel.reranking import RerankOptions, make_reranker, what_was_read
@@ -382,15 +389,19 @@ def rerank(
         raise UsageError("no model was named", expected="--model, a cross-encoder's folder or hub name")
     if run is not None and (queries is None or not corpus):
         raise UsageError("a run without its texts", expected="--queries FILE and --corpus FILE with --run")
-    if source is not None and (queries or corpus or out != "-"):
-        raise UsageError("--queries, --corpus or --out without --run", expected="candidates that bring their texts")
+    if source is not None and (queries or corpus or run_format or out != "-"):
+        raise UsageError(
+            "--queries, --corpus, --run-format or --out without --run", expected="candidates that bring their texts"
+        )
     options = RerankOptions(precision=precision, score=score, long=long)
     missing: list[DocId] = []
     groups: Iterable[CandidateGroup]
     if run is None:
         from tiercel.data.candidates import read_groups
 
-        groups = read_groups(source or "-")
+        if not source:
+            raise UsageError("candidates of no name", expected="a file, or - for stdin")
+        groups = read_groups(source)
     else:
         groups, missing = _groups_of_run(run, run_format, queries or "", corpus or [])
     reranker = make_reranker(model, settings=Settings.from_environment(), options=options, say=say)

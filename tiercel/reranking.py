@@ -20,18 +20,13 @@ STAGES = (STAGE,)
 
 _GROUPS_AT_ONCE = 32
 
-_PIECES_PER_TOKEN = 1.35
-"""Word pieces that a model makes of a token of ours, at most, in English prose; MiniLM's are 1.24 in SciFact."""
-
-_SPECIAL_TOKENS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class RerankOptions:
     """How candidates are scored.
 
     Attributes:
-        precision: of the model; None for int8, or what an exported folder has.
+        precision: of the model; None for int8 (on a GPU fp32), or what an exported folder has.
         score: "logit", the model's own number, or "sigmoid", between 0 and 1.
         long: what is done with a document that is longer than the model's window; "first" reads its beginning.
     """
@@ -67,15 +62,14 @@ def make_reranker(
         model,
         family="cross-encoder",
         cache_dir=settings.cache_dir,
-        precision=options.precision,
+        precision=options.precision or (None if settings.provider == "cpu" else "fp32"),
         offline=settings.offline,
         progress=say,
     )
     reranker = OnnxCrossEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
     if options.long == "first":  # the model cuts by its own pieces, to the last that fits
         return reranker
-    window = int((reranker.max_tokens - _SPECIAL_TOKENS) / _PIECES_PER_TOKEN)
-    return LongDocuments(reranker, options.long, window=max(1, window))
+    return LongDocuments(reranker, options.long, window=reranker.tokenizer.room, pieces=reranker.tokenizer.count)
 
 
 def rerank(reranker: Reranker, groups: Iterable[CandidateGroup], *, keep: int) -> Iterator[Ranking]:
@@ -89,8 +83,10 @@ def rerank(reranker: Reranker, groups: Iterable[CandidateGroup], *, keep: int) -
 
 def what_was_read(reranker: Reranker) -> str:
     """In words, what a reranker has had to read and to cut so far; "" where it does not count."""
-    cost = getattr(reranker, "cost", None)
+    cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
+    read = []
     if cost is not None:
-        return f"{cost.tokens:,} tokens in {cost.pairs:,} windows, {cost.windows_per_document:.1f} a document"
-    truncated = getattr(reranker, "truncated", 0)
-    return f"{truncated:,} documents were cut to the model's window (--long reads on)" if truncated else ""
+        read.append(f"{cost.tokens:,} tokens in {cost.pairs:,} windows, {cost.windows_per_document:.1f} a document")
+    if truncated:
+        read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
+    return "; ".join(read)

@@ -16,6 +16,8 @@ from tiercel.models.tracing import quiet
 
 _SAVE_AGAIN = "Save or download the model again"
 
+_VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json"}
+
 
 def read_modules(folder: Path) -> list[tuple[str, Path]]:
     """Class and folder of each module that modules.json names, in order. Raises ModelError when it cannot be read."""
@@ -26,7 +28,7 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
         raise ModelError(
             f"modules.json cannot be read ({error})",
             expected="a sentence-transformers folder",
-            next_step="Save the model with sentence-transformers, or name the folder that it was saved to",
+            next_step="Save the model with sentence-transformers; a cross-encoder is exported with --cross-encoder",
             where=str(folder),
         ) from error
 
@@ -92,6 +94,22 @@ def check_weights(folder: Path) -> None:
             )
     for path in found:
         _check_safetensors(path)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a tokenizer lies in a folder or below it; without one, transformers makes up an empty one."""
+    return any(path.name in _VOCABULARIES or path.suffix == ".model" for path in folder.rglob("*"))
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Raises ModelError where a folder holds no tokenizer."""
+    if not has_vocabulary(folder):
+        raise ModelError(
+            "no vocabulary of a tokenizer in it",
+            expected="tokenizer.json, vocab.txt, vocab.json or a .model file",
+            next_step="Copy the tokenizer's files there, or download the model again",
+            where=str(folder),
+        )
 
 
 def load_with_torch(load: Callable[[], Any], *, expected: str, next_step: str, where: Path) -> Any:

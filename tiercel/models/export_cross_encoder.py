@@ -15,6 +15,7 @@ from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
     check_kind,
     check_modules,
+    check_vocabulary,
     check_weights,
     load_with_torch,
     network,
@@ -76,6 +77,7 @@ class CrossEncoderExport(FamilyExport):
                 next_step="Name the folder that the model was saved to",
                 where=str(self.source),
             ) from error
+        check_vocabulary(self.source)
         if not architectures[0].endswith(_HEAD):
             raise ModelError(
                 f"its architecture is {architectures[0]}, without a head that scores pairs",

@@ -112,6 +112,15 @@ class PairTokenizer:
         self._tokenizer.no_truncation()
         self._room = max_tokens - special
 
+    @property
+    def room(self) -> int:
+        """Most tokens of query and document together, special tokens not counted."""
+        return self._room
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has, special ones not counted."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
     def encode(self, query: str, documents: Sequence[str]) -> PairBatch:
         """Token ids of the query with each document, in input order, each at most `max_tokens` long.
 

@@ -102,6 +102,11 @@ class OnnxCrossEncoder:
         return self._description.fingerprint + ("" if self._kind == "logit" else f"-{self._kind}")
 
     @property
+    def tokenizer(self) -> PairTokenizer:
+        """What cuts its pairs into tokens."""
+        return self._tokenizer
+
+    @property
     def max_tokens(self) -> int:
         """Most tokens of one pair, special tokens included; the rest of the document is cut."""
         return self._description.max_tokens

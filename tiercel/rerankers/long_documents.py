@@ -23,6 +23,8 @@ LONG_STRATEGIES: tuple[LongStrategy, ...] = get_args(LongStrategy)
 
 WindowKind: TypeAlias = Literal["sentences", "tokens"]
 
+_MARGIN = 0.9  # some windows of a document have more pieces a token than all of it
+
 _LEAST_SHARE = 4  # a window is never cut to less than this part of itself, however long query and title are
 
 
@@ -66,12 +68,12 @@ class LongDocuments:
     Args:
         reranker: scores the windows.
         strategy: one of LONG_STRATEGIES.
-        window: tokens that the model reads of query, title and text together, as `tiercel.data.chunking` counts them.
-            Its own pieces are more (MiniLM's are 1.24 a token in the abstracts of SciFact), and special tokens come on
-            top. The text is cut to what query and title leave; that is taken to be a quarter of the window at least,
-            and the model truncates what is then too much. The history of a query is not counted.
+        window: tokens that the model reads of query, title and text together, special ones not counted. The text is
+            cut to what query and title leave; that is taken to be a quarter of the window at least, and the model
+            truncates what is then too much. The history of a query is not counted.
         overlap: tokens that a window repeats of the one before, at most, and never more than half of what query and
             title leave. 0, the default, reads every text once.
+        pieces: how many pieces the model makes of a text; `window` is then counted in them. Not given: our tokens.
         kind: "sentences" makes windows of whole sentences, "tokens" fills each one up.
         idf: what a query term weighs, for `extract` alone; not given, each weighs the same.
         terms: cuts query and sentences into terms, for `extract` alone: the analyser that `idf` belongs to.
@@ -86,6 +88,7 @@ class LongDocuments:
         *,
         window: int,
         overlap: int = 0,
+        pieces: Callable[[str], int] = count_tokens,
         kind: WindowKind = "sentences",
         idf: Idf = lambda term: 1.0,
         terms: Terms = words,
@@ -106,6 +109,7 @@ class LongDocuments:
         self._strategy: LongStrategy = strategy
         self._window = window
         self._overlap = overlap
+        self._pieces = pieces
         self._kind: WindowKind = kind
         self._idf = idf
         self._terms = terms
@@ -138,12 +142,20 @@ class LongDocuments:
             for array, documents in zip(scores, cut, strict=True)
         ]
 
+    @property
+    def truncated(self) -> int:
+        """How many windows the model still cut."""
+        return int(getattr(self._reranker, "truncated", 0))
+
     def _windows(self, query: Query, document: Document) -> list[Document]:
         """At least one; the document itself where it fits."""
-        taken = count_tokens(query.text) + count_tokens(document.title)
+        taken = self._pieces(query.text) + self._pieces(document.title)
         room = max(self._window - taken, self._window // _LEAST_SHARE, 1)
-        if count_tokens(document.text) <= room:
+        length = self._pieces(document.text)
+        if length <= room:
             return [document]
+        if self._pieces is not count_tokens:  # as many of our tokens as have so many pieces in this document
+            room = max(1, int(_MARGIN * room * count_tokens(document.text) / length))
         if self._strategy == "extract":
             return [extract(query.text, document, budget=room, idf=self._idf, terms=self._terms)]
         passages = passages_of(document, Chunking(self._kind, room, min(self._overlap, room // 2)))

@@ -54,6 +54,11 @@ class Cascade:
         self._documents = documents
         self._keeps = (recall_keep, *(step.keep for step in stages))
 
+    @property
+    def steps(self) -> tuple[RerankStep, ...]:
+        """The stages that rerank, in order."""
+        return self._stages
+
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """The last stage's Ranking per query, in input order: at most `keep` hits, fewer where a stage keeps fewer."""
         return [trace.ranking for trace in self.trace(queries, keep=keep)]
