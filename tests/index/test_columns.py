@@ -100,13 +100,13 @@ def test_the_columns_of_a_segment(tmp_path: Path) -> None:
 )
 def test_the_first_value_decides(value: object, expected: ColumnType) -> None:
     types = ColumnTypes()
-    types.check(documents({"x": None}, {}, {"x": value}))
+    types.arrays(documents({"x": None}, {}, {"x": value}))
     assert types.types() == {"x": expected}
 
 
 def test_a_column_of_nulls_has_no_type_yet() -> None:
     types = ColumnTypes()
-    types.check(documents({"x": None}))
+    types.arrays(documents({"x": None}))
     assert types.types() == {}
 
 
@@ -132,9 +132,9 @@ def test_a_column_of_nulls_has_no_type_yet() -> None:
 )  # fmt: skip
 def test_a_contradiction_names_the_document_and_since_when(first: object, value: object, says: str) -> None:
     types = ColumnTypes()
-    types.check(documents({"x": first}))
+    types.arrays(documents({"x": first}))
     with pytest.raises(InputError, match=rf"^document 'd7': {re.escape(says)}") as caught:
-        types.check(documents({}, {"x": value}, first=6))
+        types.arrays(documents({}, {"x": value}, first=6))
     assert "the column's type since document 'd0'. " in str(caught.value)
     assert "build a new index with --column x=TYPE" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_a_contradiction_names_the_document_and_since_when(first: object, value:
 
 def test_a_first_number_that_is_none_is_refused_too() -> None:
     with pytest.raises(InputError, match=r"the number nan in the metadata column 'x'; expected a finite number"):
-        ColumnTypes().check(documents({"x": math.nan}))
+        ColumnTypes().arrays(documents({"x": math.nan}))
 
 
 def test_a_column_of_other_things_takes_everything(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_column_of_dates_becomes_one_of_strings(tmp_path: Path, value: str) ->
     columns = stored(tmp_path, [{"x": "2020-01-01"}, {"x": "1999-12-31T23:59:59Z"}], [{"x": value}], types=types)
     assert types.types() == {"x": "string"}
     assert columns == {"x": ["2020-01-01", "1999-12-31T23:59:59Z", value]}
-    types.check(documents({"x": "2020-01-01"}))
+    types.arrays(documents({"x": "2020-01-01"}))
     assert types.types() == {"x": "string"}
 
 
@@ -170,22 +170,22 @@ def test_a_column_of_dates_becomes_one_of_strings(tmp_path: Path, value: str) ->
     ],
 )
 def test_a_settled_column_of_dates_stays_one(types: ColumnTypes, since: str) -> None:
-    types.check(documents({"x": "2020-01-01"}, {"x": None}))
+    types.arrays(documents({"x": "2020-01-01"}, {"x": None}))
     with pytest.raises(InputError, match=rf"^document 'd1': the string 'spring' in .*, the column's type {since}\. "):
-        types.check(documents({"x": "2020-01-01"}, {"x": "spring"}))
+        types.arrays(documents({"x": "2020-01-01"}, {"x": "spring"}))
     assert types.types() == {"x": "date"}
 
 
 def test_a_known_column_of_strings_takes_dates_and_stays_one() -> None:
     types = ColumnTypes({"x": "string"})
-    types.check(documents({"x": "2020-01-01"}))
+    types.arrays(documents({"x": "2020-01-01"}))
     assert types.types() == {"x": "string"}
 
 
 def test_checking_twice_changes_nothing(tmp_path: Path) -> None:
     batch: list[Metadata] = [{"x": "2020-01-01"}, {"x": "a", "n": 2.5}, {"n": 1, "l": ["a"]}]
     types = ColumnTypes()
-    types.check(documents(*batch))
+    types.arrays(documents(*batch))
     assert stored(tmp_path, batch, types=types)["x"] == ["2020-01-01", "a", None]
     assert types.types() == {"l": "list", "n": "number", "x": "string"}
 
@@ -232,7 +232,7 @@ def test_text_that_utf8_cannot_hold_is_refused_with_the_document() -> None:
     wrong: list[Metadata] = [{"x": "\ud800"}, {"x": ["a", "\udfff"]}, {"\ud800": 1}]
     for metadata in wrong:
         with pytest.raises(InputError, match=r"^document 'd1': half a surrogate pair in the metadata column '"):
-            ColumnTypes().check(documents({}, metadata))
+            ColumnTypes().arrays(documents({}, metadata))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_what_a_declared_column_cannot_convert_is_a_contradiction(kind: ColumnTy
     with pytest.raises(
         InputError, match=r"^document 'd0': .* in the metadata column 'x'; .*type by --column\. Correct"
     ):
-        types.check(documents({"x": value}))
+        types.arrays(documents({"x": value}))
 
 
 def test_a_column_declared_as_other_cannot_be_filtered_by(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_string_that_a_declaration_would_convert_is_refused_with_that_advice()
         with pytest.raises(
             InputError, match=r"in this index\. With --column x=number strings are converted\. Otherwise"
         ):
-            ColumnTypes({"x": "number"}).check(documents({"x": value}))
+            ColumnTypes({"x": "number"}).arrays(documents({"x": value}))
 
 
 def test_a_declaration_against_the_index_is_refused() -> None:

@@ -50,7 +50,7 @@ def written(
 ) -> tuple[Vectors, AnnRecord]:
     writer = VectorWriter(folder, rows.shape[1])
     for first in range(0, len(rows), 100):
-        writer.add(rows[first : first + 100])
+        writer.add_stored((rows[first : first + 100]).astype(np.float16))
     record = writer.finish(choice, recall=recall, threads=1)
     return open_vectors(folder, len(rows), rows.shape[1], record), record
 
@@ -245,7 +245,7 @@ def test_an_inverted_file_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureF
 def test_what_was_trained_for_one_segment_serves_the_next(tmp_path: Path) -> None:
     written(tmp_path / "first", clusters(500), "IVF4,Flat")
     writer = VectorWriter(tmp_path / "second", 16)
-    writer.add(clusters(500, seed=1))
+    writer.add_stored((clusters(500, seed=1)).astype(np.float16))
     record = writer.finish("IVF4,Flat", recall=0.98, threads=1, trained=tmp_path / "first" / ANN)
     assert record.factory == "IVF4,Flat"
     first, second = (ann.read(tmp_path / name / ANN, 500, 16) for name in ("first", "second"))

@@ -70,22 +70,16 @@ class ColumnTypes:
         self._settled = frozenset(self._types)
         self._declared = frozenset(declared)
 
-    def check(self, documents: Sequence[Document]) -> None:
-        """Learn the types of new columns; checking documents again is fine.
-
-        Raises InputError naming the document where a value contradicts its column's type, is a number that neither an
-        integer nor a float of 64 bits holds, or text that UTF-8 cannot hold.
-        """
-        self.arrays(documents)
-
     def types(self) -> dict[str, ColumnType]:
         """Every column that was known, declared or had a value, sorted by name."""
         return dict(sorted(self._types.items()))
 
     def arrays(self, documents: Sequence[Document]) -> dict[str, Any]:
-        """Learn as `check` does, and give the columns that can be filtered by: arrow arrays of len(documents) rows.
+        """Learn the types of new columns, and give those that can be filtered by: arrow arrays of len(documents) rows.
 
         A document without a value is null there; a column without any value among these documents is left out.
+        Raises InputError naming the document where a value contradicts its column's type, is a number that neither an
+        integer nor a float of 64 bits holds, or text that UTF-8 cannot hold.
         """
         found = ((name, self._array(name, values, documents)) for name, values in _gathered(documents).items())
         return {name: array for name, array in found if array is not None}
@@ -169,7 +163,7 @@ class ColumnWriter:
         self._columns = _Columns()
 
     def add(self, documents: Sequence[Document]) -> None:
-        """Append a batch, which `types` checks and learns from. Raises what `ColumnTypes.check` does."""
+        """Append a batch, which `types` checks and learns from. Raises what `ColumnTypes.arrays` does."""
         self._columns.append(self._types.arrays(documents), len(documents))
 
     def finish(self, folder: Path) -> None:

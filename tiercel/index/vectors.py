@@ -47,12 +47,8 @@ class VectorWriter:
         self._file: BinaryIO = (folder / VECTORS).open("wb")
         self._count = 0
 
-    def add(self, vectors: FloatMatrix) -> None:
-        """Append rows of L2 norm 1, shape (n, dimension)."""
-        self.add_stored(vectors.astype(np.float16))
-
     def add_stored(self, vectors: NDArray[np.float16]) -> None:
-        """Append rows of another segment as they are stored there, shape (n, dimension)."""
+        """Append rows of L2 norm 1 as they are stored, shape (n, dimension)."""
         self._file.write(vectors.astype("<f2", copy=False).tobytes())
         self._count += len(vectors)
 

@@ -8,6 +8,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.errors import ModelError
+
+# On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
+_GPU_BATCH_TOKENS = 32_768
+
+
+def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, takes: str, where: str) -> int | None:
+    """Most padded tokens of one run; None for one text or pair per run, which is what the CPU does unless told.
+
+    Raises ModelError for batches of a graph without a mask, as int8 exports are; `takes` says what it takes instead.
+    """
+    budget = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
+    if budget is not None and not is_masked:
+        raise ModelError(
+            f"this {takes} per run, but batches were asked for",
+            expected="provider 'cpu' without batch_tokens",
+            next_step="Export the model with precision fp32",
+            where=where,
+        )
+    return budget
+
 
 class PaddedBatch(NamedTuple):
     """Token ids of one run, both arrays int64 of shape (texts, longest text).

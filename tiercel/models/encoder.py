@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
-from tiercel.models.batching import pad_batch, plan_batches
+from tiercel.models.batching import batch_budget, pad_batch, plan_batches
 from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.tokenize import TokenBatch, Tokenizer
 from tiercel.models.workers import map_in_order
@@ -28,9 +28,6 @@ _SLAB_TEXTS = 2048
 
 # Small enough that every worker tokenises its share of a slab, large enough that a call is worth its overhead.
 _TOKENIZE_TEXTS = 64
-
-# On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
-_GPU_BATCH_TOKENS = 32_768
 
 # Another processor may round int8 products otherwise, by thousandths; kernels that overflow are off by much more.
 _PROBE_COSINE = 0.98
@@ -61,16 +58,15 @@ class OnnxEncoder:
         from tiercel.models.runtime import Session
 
         self._description = read_intact(folder, family="encoder")
-        self._batch_tokens = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
         self._tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
         self._session = Session(folder / GRAPH_FILE, provider=provider)
-        if self._batch_tokens is not None and MASK_INPUT not in self._session.inputs:
-            raise ModelError(
-                f"this {self._description.precision} model takes one text per run, but batches were asked for",
-                expected="provider 'cpu' without batch_tokens",
-                next_step="Export the model with precision fp32",
-                where=str(folder),
-            )
+        self._batch_tokens = batch_budget(
+            batch_tokens,
+            provider=provider,
+            is_masked=MASK_INPUT in self._session.inputs,
+            takes=f"{self._description.precision} model takes one text",
+            where=str(folder),
+        )
         self._threads = threads
         self._truncated = 0
         self._lock = threading.Lock()

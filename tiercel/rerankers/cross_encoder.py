@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tiercel.config import ScoreKind
 from tiercel.errors import ModelError, UsageError
-from tiercel.models.batching import plan_batches
+from tiercel.models.batching import batch_budget, plan_batches
 from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.pairs import score_one, score_padded
@@ -26,9 +26,6 @@ _SLAB_PAIRS = 8192
 
 # Small enough that every worker tokenises its share, large enough that a call is worth its overhead.
 _TOKENIZE_DOCUMENTS = 64
-
-# On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
-_GPU_BATCH_TOKENS = 32_768
 
 # Largest difference of a stored score, in standard deviations of the model's scores. Another processor may round
 # int8 products otherwise, and a GPU fp32 ones; kernels that overflow are off by much more.
@@ -74,16 +71,15 @@ class OnnxCrossEncoder:
         if score not in get_args(ScoreKind):
             raise UsageError(f"score {score!r}", expected=" or ".join(get_args(ScoreKind)))
         self._description = read_intact(folder, family="cross-encoder")
-        self._batch_tokens = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
         self._tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
         self._session = Session(folder / GRAPH_FILE, provider=provider)
-        if self._batch_tokens is not None and MASK_INPUT not in self._session.inputs:
-            raise ModelError(
-                f"this {self._description.precision} model takes one pair per run, but batches were asked for",
-                expected="provider 'cpu' without batch_tokens",
-                next_step="Export the model with precision fp32",
-                where=str(folder),
-            )
+        self._batch_tokens = batch_budget(
+            batch_tokens,
+            provider=provider,
+            is_masked=MASK_INPUT in self._session.inputs,
+            takes=f"{self._description.precision} model takes one pair",
+            where=str(folder),
+        )
         self._threads = threads
         self._kind = score
         self._truncated = 0
