@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from tiercel.types import DocId, Document, Query, Ranking
 
@@ -94,3 +94,15 @@ class TokenEncoder(Protocol):
 
         Tokens that the model skips are not among them; a text without any that counts gives shape (0, dimension).
         """
+
+
+@runtime_checkable
+class JointEncoder(Encoder, Protocol):
+    """An Encoder whose one pass over a text gives both its vector and those of its tokens."""
+
+    @property
+    def tokens(self) -> TokenEncoder:
+        """The same model as an encoder of tokens, for queries and for documents that come alone."""
+
+    def encode_documents_jointly(self, texts: Sequence[str]) -> tuple[FloatMatrix, list[FloatMatrix]]:
+        """What `encode_documents` and `tokens.encode_documents` give for the texts, in one pass over each."""

@@ -1,0 +1,89 @@
+"""Commands that measure pipelines and runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiercel.commands.options import K1, AsJson, B, Long, Measures, QueryForm, QueryIdField, QueryTextField, Variant
+from tiercel.config import Settings
+from tiercel.data.records import FieldNames
+from tiercel.data.runs import RunFormat
+from tiercel.errors import UsageError
+
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
+
+
+def evaluate(
+    qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
+    index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="INDEX")] = None,
+    queries: Annotated[str | None, typer.Option(help="File of queries; - for stdin.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
+    pipelines: Annotated[
+        list[str] | None, typer.Option("--pipeline", "-p", help="Stages; repeat to evaluate several.")
+    ] = None,
+    runs: Annotated[list[str] | None, typer.Option("--run", help="Evaluate ready run files instead.")] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the runs, if they do not tell.")] = None,
+    query_format: QueryForm = None,
+    query_id_field: QueryIdField = None,
+    query_text_field: QueryTextField = None,
+    measures: Measures = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
+    ] = None,
+    long: Long = "first",
+    as_json: AsJson = False,
+    k1: K1 = 0.9,
+    b: B = 0.4,
+    variant: Variant = "lucene",
+) -> None:
+    """Measure every stage of a pipeline, or ready run files, against judgments."""
+    from tiercel.data.qrels import read_qrels
+    from tiercel.evaluation.measures import parse_measures
+
+    wanted = parse_measures(measures or DEFAULT_MEASURES)
+    if bool(runs) == (index is not None):
+        raise UsageError(
+            "neither an index nor a run was given" if not runs else "an index and a run were given",
+            expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
+        )
+    unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
+    if runs and unused:
+        raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
+    if [queries, qrels, *(runs or ())].count("-") > 1:
+        raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
+    judgments = read_qrels(qrels, split=split)
+    if index is None:
+        from tiercel.data.runs import read_run
+        from tiercel.evaluation.measures import evaluate as measure
+        from tiercel.screen import print_run_results
+
+        rankings = {name: read_run(name, format=run_format) for name in runs or ()}
+        print_run_results(
+            {name: measure(run, judgments, wanted) for name, run in rankings.items()}, rankings, as_json=as_json
+        )
+        return
+    if queries is None:
+        raise UsageError("no queries were given", expected="--queries FILE")
+    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index
+    from tiercel.data.queries import read_queries
+    from tiercel.evaluation.report import evaluate_pipeline
+    from tiercel.index.bm25 import BM25
+    from tiercel.reranking import RerankOptions
+    from tiercel.retrieve.spec import parse
+    from tiercel.screen import print_pipeline_reports, say
+
+    opened = open_index(index)
+    fields = FieldNames(id=query_id_field, text=query_text_field)
+    asked = read_queries(queries, fields=fields, format=query_format)
+    keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
+    specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
+    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=RerankOptions(long=long), say=say)
+    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
+    reports = {}
+    for spec, cascade in zip(specs, cascades, strict=True):
+        say(f"evaluating {spec}")
+        reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
+    print_pipeline_reports(reports, as_json=as_json)

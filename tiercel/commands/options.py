@@ -1,0 +1,38 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiercel.config import LongStrategy
+from tiercel.data.queries import QueryFormat
+
+IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+IdField = Annotated[str | None, typer.Option(help="Field of the id, if not _id, id, docid or doc_id.")]
+TextField = Annotated[str | None, typer.Option(help="Field of the text, if not text, contents or body.")]
+TitleField = Annotated[str | None, typer.Option(help="Field of the title, if not title.")]
+Pipeline = Annotated[
+    str, typer.Option("--pipeline", "-p", help="Stages, as in bm25+dense@100. Default: every leg the index has.")
+]
+K1 = Annotated[float, typer.Option(help="BM25 k1.")]
+B = Annotated[float, typer.Option(help="BM25 b.")]
+Variant = Annotated[
+    str, typer.Option(help="BM25 variant: lucene, robertson, atire, bm25l, bm25+, rank-bm25-okapi, rank-bm25-l.")
+]
+QueryForm = Annotated[QueryFormat | None, typer.Option(help="Form of the queries, if their name does not tell.")]
+QueryIdField = Annotated[str | None, typer.Option(help="Field of a query's id, if not _id, id, qid or query_id.")]
+QueryTextField = Annotated[str | None, typer.Option(help="Field of its text, if not text, query, title or question.")]
+Where = Annotated[
+    str, typer.Option(help="Only documents whose metadata fit, as in: year >= 2020 and lang = 'en'.", metavar="EXPR")
+]
+Long = Annotated[
+    LongStrategy,
+    typer.Option(help="What a reranker makes of the windows of a document longer than its own, or an extract."),
+]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
+]

@@ -1,0 +1,114 @@
+"""The command that answers queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from tiercel.commands.options import (
+    K1,
+    AsJson,
+    B,
+    IndexPath,
+    Long,
+    Pipeline,
+    QueryForm,
+    QueryIdField,
+    QueryTextField,
+    Variant,
+    Where,
+)
+from tiercel.config import Settings
+from tiercel.data.queries import QueryFormat
+from tiercel.data.records import FieldNames
+from tiercel.data.runs import RunFormat
+from tiercel.errors import InputError, UsageError
+from tiercel.types import Query, QueryId
+
+
+def search(
+    index: IndexPath,
+    query: Annotated[str | None, typer.Argument(help="The query. Or give --queries.", metavar="QUERY")] = None,
+    queries: Annotated[str | None, typer.Option(help="File of queries: JSONL, TSV, CSV or text; - for stdin.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Hits per query. Default: 10, with --run 1000.")] = None,
+    pipeline: Pipeline = "",
+    as_json: AsJson = False,
+    run: Annotated[str | None, typer.Option(help="Write a run file; - for stdout.", metavar="FILE")] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,
+    query_format: QueryForm = None,
+    query_id_field: QueryIdField = None,
+    query_text_field: QueryTextField = None,
+    where: Where = "",
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Rank passages, not documents by their best passage.")
+    ] = False,
+    long: Long = "first",
+    tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
+    k1: K1 = 0.9,
+    b: B = 0.4,
+    variant: Variant = "lucene",
+) -> None:
+    """Answer one query, or a file of queries."""
+    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
+    from tiercel.index.bm25 import BM25
+    from tiercel.reranking import RerankOptions
+    from tiercel.retrieve.spec import parse
+    from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
+
+    if run is not None and as_json:
+        raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
+    if run is None and run_format is not None:
+        raise UsageError("--run-format without --run", expected="a run for it to be the form of")
+    if long != "first" and "cross" not in pipeline:
+        raise UsageError("--long without a stage that reranks", expected="cross:MODEL in --pipeline")
+    if run is not None and passages:
+        raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
+    fields = FieldNames(id=query_id_field, text=query_text_field)
+    asked = _queries(query, queries, fields, query_format)
+    opened = open_index(index)
+    spec = parse(pipeline) if pipeline else default_pipeline(opened)
+    options = SearchOptions(
+        where=where,
+        passages=passages,
+        parameters=BM25(k1=k1, b=b, variant=variant),
+        reranking=RerankOptions(long=long),
+        say=say,
+    )
+    cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
+    keep = k or (1000 if run else 10)
+    batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
+    if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
+        batches = counted(batches, len(asked), "searching", "queries")
+    rankings = (ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
+    if run is not None:
+        from tiercel.data.runs import write_run
+
+        form = run_format or ("trec" if run == "-" else None)
+        write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
+    elif as_json:
+        print_rankings_json(rankings, opened, where=where)
+    else:
+        print_rankings(rankings, opened, several=query is None, where=where)
+    for line in what_was_read(cascade):
+        say(line)
+
+
+def _queries(query: str | None, queries: str | None, fields: FieldNames, format: QueryFormat | None) -> list[Query]:
+    from tiercel.data.queries import read_queries
+
+    if (query is None) == (queries is None):
+        raise UsageError(
+            "no query was given" if query is None else "a query and --queries were given",
+            expected="one of them: tiercel search INDEX QUERY, or tiercel search INDEX --queries FILE",
+        )
+    if query is not None:
+        if not query.isascii() and query != query.encode("utf-8", "replace").decode("utf-8"):
+            raise UsageError("a query that is not UTF-8", expected="text in UTF-8")
+        return [Query(QueryId("1"), query)]
+    source = queries or ""
+    found = read_queries(source, fields=fields, format=format)
+    if not found:
+        raise InputError("there is no query in it", where=source, expected="at least one")
+    return found
