@@ -143,15 +143,62 @@ def _form_of(source: Source, first_line: bytes, name: str) -> RunFormat:
 
 
 def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
-    found: dict[QueryId, dict[DocId, float]] = {}
-    tags: dict[QueryId, str] = {}
     step = "If it is of MS MARCO form, say --run-format msmarco"
     rows = blank_rows(decode_lines(lines, name), name, width=6, meaning=_TREC_COLUMNS, next_step=step)
-    for number, (row, score) in located(rows, lambda cells: (cells, _score_of(cells[4])), line_of(name)):
-        query_id = QueryId(row[0])
-        _add_hit(found.setdefault(query_id, {}), query_id, DocId(row[2]), score, f"{name}:{number}")
-        tags.setdefault(query_id, row[5])
-    return [_ranked(Query(query_id, ""), scores, tags[query_id]) for query_id, scores in found.items()]
+    collector = _Collector()
+    hits: dict[DocId, float] = {}
+    # A deep run has millions of lines: what is done for each of them stands here and not in functions of their own.
+    for number, (query_id, _, doc_id, _, cell, tag) in rows:
+        if query_id != collector.query_id:
+            hits = collector.turn_to(QueryId(query_id), tag)
+        try:
+            score = float(cell)
+        except ValueError:
+            score = math.nan
+        # Python reads 1_0 as ten; nobody who writes a run means that.
+        if not math.isfinite(score) or "_" in cell:
+            raise InputError(f"the score {excerpt(cell)}", expected="a finite number", where=f"{name}:{number}")
+        if doc_id in hits:
+            raise _repeated(QueryId(query_id), doc_id, f"{name}:{number}")
+        hits[DocId(doc_id)] = score
+    return collector.rankings()
+
+
+class _Collector:
+    """Hits of one query after another, each made a Ranking when the next begins: all dicts at once are twice as large.
+
+    A query whose lines do not stand together is opened again, and then stays open to the end.
+    """
+
+    def __init__(self) -> None:
+        self.query_id: QueryId | None = None
+        self._tag = ""
+        self._hits: dict[DocId, float] = {}
+        self._closed: dict[QueryId, Ranking] = {}
+        self._scattered: dict[QueryId, dict[DocId, float]] = {}
+
+    def turn_to(self, query_id: QueryId, tag: str) -> dict[DocId, float]:
+        """Where the hits of this query go; `tag` counts if these are its first."""
+        self._close()
+        self.query_id, self._tag, self._hits = query_id, tag, {}
+        if query_id in self._scattered:
+            self._hits = self._scattered[query_id]
+        elif query_id in self._closed:
+            self._hits = {hit.doc_id: hit.score for hit in self._closed[query_id].hits}
+            self._scattered[query_id] = self._hits
+        return self._hits
+
+    def rankings(self) -> list[Ranking]:
+        """One for each query, in the order in which they first came."""
+        self._close()
+        for query_id, hits in self._scattered.items():
+            known = self._closed[query_id]
+            self._closed[query_id] = _ranked(known.query, hits, known.stage)
+        return list(self._closed.values())
+
+    def _close(self) -> None:
+        if self.query_id is not None and self.query_id not in self._scattered:
+            self._closed[self.query_id] = _ranked(Query(self.query_id, ""), self._hits, self._tag)
 
 
 def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
@@ -178,28 +225,21 @@ def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
 
 def _add_hit(scores: dict[DocId, float], query_id: QueryId, doc_id: DocId, score: float, where: str) -> None:
     if doc_id in scores:
-        raise InputError(
-            f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
-            expected="each document once",
-            next_step="Remove one of the two lines",
-            where=where,
-        )
+        raise _repeated(query_id, doc_id, where)
     scores[doc_id] = score
+
+
+def _repeated(query_id: QueryId, doc_id: str, where: str) -> InputError:
+    return InputError(
+        f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
+        expected="each document once",
+        next_step="Remove one of the two lines",
+        where=where,
+    )
 
 
 def _ranked(query: Query, scores: dict[DocId, float], stage: str) -> Ranking:
     return Ranking.from_scores(query, list(scores), scores.values(), stage=stage, keep=len(scores))
-
-
-def _score_of(cell: str) -> float:
-    try:
-        score = float(cell)
-    except ValueError:
-        score = math.nan
-    # Python reads 1_0 as ten; nobody who writes a run means that.
-    if not math.isfinite(score) or "_" in cell:
-        raise InputError(f"the score {excerpt(cell)}", expected="a finite number")
-    return score
 
 
 def _rank_of(cell: str) -> int:

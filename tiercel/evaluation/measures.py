@@ -38,6 +38,7 @@ _ALIASES = {
     "hits": "Success",
     "hit_rate": "Success",
 }
+_QUERIES_AT_ONCE = 500
 _TRAILING_CUTOFF = re.compile(r"^([A-Za-z][A-Za-z_]*)[_.]([0-9]+)$")
 
 
@@ -115,7 +116,7 @@ def evaluate(rankings: Sequence[Ranking], qrels: Qrels, measures: Sequence[Measu
     Raises InputError when no ranking's query is judged or a query has two rankings.
     """
     judged = {query_id: dict(judgments) for query_id, judgments in qrels.items() if judgments}
-    run = _run(rankings)
+    run = _by_query(rankings)
     check_overlap(run, judged)
     per_query = _per_query(run, judged, measures)
     return EvaluationResult(
@@ -123,7 +124,7 @@ def evaluate(rankings: Sequence[Ranking], qrels: Qrels, measures: Sequence[Measu
         per_query=MappingProxyType(per_query),
         means=MappingProxyType({name: math.fsum(by.values()) / len(by) for name, by in per_query.items()}),
         queries=len(judged),
-        missing_queries=sum(not run.get(query_id) for query_id in judged),
+        missing_queries=sum(query_id not in run or not run[query_id].hits for query_id in judged),
         unjudged_queries=sum(query_id not in judged for query_id in run),
         evaluator=_versions(),
     )
@@ -226,32 +227,43 @@ def _refuse(text: str, reason: str, next_step: str = "") -> NoReturn:
     raise UsageError(f"{text!r} {reason}", expected=f"a measure such as {EXAMPLES}", next_step=next_step) from None
 
 
-def _run(rankings: Sequence[Ranking]) -> dict[QueryId, dict[DocId, float]]:
-    """Scores that decrease by one per rank: exact in the 32-bit floats of trec_eval up to 16 million hits."""
-    run: dict[QueryId, dict[DocId, float]] = {}
+def _by_query(rankings: Sequence[Ranking]) -> dict[QueryId, Ranking]:
+    by_query: dict[QueryId, Ranking] = {}
     for ranking in rankings:
-        if ranking.query.id in run:
+        if ranking.query.id in by_query:
             raise InputError(f"query {ranking.query.id!r} has two rankings", expected="one per query")
-        depth = len(ranking.hits)
-        run[ranking.query.id] = {hit.doc_id: float(depth - rank) for rank, hit in enumerate(ranking.hits)}
-    return run
+        by_query[ranking.query.id] = ranking
+    return by_query
+
+
+def _scores(ranking: Ranking, depth: int | None) -> dict[DocId, float]:
+    """Scores that decrease by one per rank: exact in the 32-bit floats of trec_eval up to 16 million hits."""
+    hits = ranking.hits[:depth]
+    return {hit.doc_id: float(len(hits) - rank) for rank, hit in enumerate(hits)}
 
 
 def _per_query(
-    run: Mapping[QueryId, Mapping[DocId, float]],
+    run: Mapping[QueryId, Ranking],
     judged: Mapping[QueryId, Mapping[DocId, int]],
     measures: Sequence[Measure],
 ) -> dict[str, Mapping[QueryId, float]]:
     library = _library()
     # A query without hits is withheld: one provider would divide by its length. It gets the default of 0 below.
-    answered = {query_id: hits for query_id, hits in run.items() if hits and query_id in judged}
+    answered = [query_id for query_id, ranking in run.items() if ranking.hits and query_id in judged]
     values: dict[str, dict[QueryId, float]] = {m.name: dict.fromkeys(judged, 0.0) for m in measures}
     for provider in _PROVIDERS:
-        wanted = [_of_library(measure, library) for measure in measures if measure.provider == provider]
-        if wanted:
-            evaluator = library.providers.registry[provider].evaluator(wanted, judged)
-            for metric in evaluator.iter_calc(answered):
-                values[str(metric.measure)][metric.query_id] = float(metric.value)
+        named = [measure for measure in measures if measure.provider == provider]
+        if not named:
+            continue
+        evaluator = library.providers.registry[provider].evaluator([_of_library(m, library) for m in named], judged)
+        # No measure with a cutoff looks below it, and a deep run need not be there a second time.
+        depth = None if any(m.cutoff is None for m in named) else max(m.cutoff or 0 for m in named)
+        for start in range(0, len(answered), _QUERIES_AT_ONCE):
+            part = {query_id: _scores(run[query_id], depth) for query_id in answered[start : start + _QUERIES_AT_ONCE]}
+            for metric in evaluator.iter_calc(part):
+                # A provider also answers for judged queries that it was not asked about.
+                if metric.query_id in part:
+                    values[str(metric.measure)][metric.query_id] = float(metric.value)
     return {name: MappingProxyType(by_query) for name, by_query in values.items()}
 
 
