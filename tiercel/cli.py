@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from tiercel.commands.comparing import compare
 from tiercel.commands.evaluating import evaluate
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compact": compact,
     "search": search,
     "eval": evaluate,
+    "compare": compare,
     "rerank": rerank,
     "export": export,
     "models": models,

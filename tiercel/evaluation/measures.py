@@ -130,7 +130,19 @@ def evaluate(rankings: Sequence[Ranking], qrels: Qrels, measures: Sequence[Measu
     )
 
 
-def check_overlap(run: Collection[QueryId], judged: Collection[QueryId]) -> None:
+def binary_measures(measures: Iterable[Measure], qrels: Qrels) -> list[str]:
+    """Those that tell only relevant from not, grade 1 and up being relevant, where some judgments have higher grades.
+
+    Empty when no grade is above 1. A measure that names its grade, as `RR(rel=2)@10` does, is not among them.
+    """
+    if not any(grade > 1 for judgments in qrels.values() for grade in judgments.values()):
+        return []
+    library = _library()
+    of_library = [_of_library(measure, library) for measure in measures]
+    return [str(full) for full in of_library if "rel" in full.SUPPORTED_PARAMS and "rel" not in full.params]
+
+
+def check_overlap(run: Collection[QueryId], judged: Collection[QueryId], *, where: str = "") -> None:
     """Raise InputError, with an id of each side, when no query is in both."""
     if not set(run).isdisjoint(judged):
         return
@@ -139,6 +151,7 @@ def check_overlap(run: Collection[QueryId], judged: Collection[QueryId]) -> None
     raise InputError(
         f"{ranked}, {judgments}, and no id is in both",
         expected="rankings and judgments of the same queries",
+        where=where,
         next_step="Check that both files belong to the same collection and spell ids alike",
     )
 
@@ -190,8 +203,10 @@ def _base_measure(text: str, name: str, library: Any) -> Any:
     names = {**{known.casefold(): known for known in sorted(registry)}, **_ALIASES}
     if name.casefold() in names:
         return registry[names[name.casefold()]]
-    near = difflib.get_close_matches(name.casefold(), list(names), n=1)
-    _refuse(text, "is not a known measure", f"Did you mean {names[near[0]]}?" if near else "")
+    near = dict.fromkeys(
+        names[match] for match in difflib.get_close_matches(name.casefold(), list(names), n=5, cutoff=0.7)
+    )
+    _refuse(text, "is not a known measure", f"Did you mean {' or '.join(near)}?" if near else "")
 
 
 def _checked_parameters(text: str, base: Any, parameters: Mapping[str, object]) -> dict[str, object]:
