@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from tiercel.commands.comparing import compare
 from tiercel.commands.evaluating import evaluate
+from tiercel.commands.fusing import fuse
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
@@ -52,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "eval": evaluate,
     "compare": compare,
+    "fuse": fuse,
     "rerank": rerank,
     "export": export,
     "models": models,

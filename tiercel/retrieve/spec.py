@@ -1,7 +1,7 @@
 """The pipeline string, such as `bm25+dense@200,late@50,cross:BAAI/bge-reranker-v2-m3@10`, and its value.
 
     pipeline := recall ("," stage)*
-    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: rrf (when none is written) or minmax
+    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: rrf (not written), minmax, interleave or wsum
     leg      := [weight] name [":" model]                   weight: a decimal number above 0, 1 when not written
     stage    := name [":" model] ["@" keep]
     name     := a letter, then letters, digits, "_" or "-"
