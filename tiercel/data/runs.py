@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import orjson
 
@@ -161,7 +161,8 @@ def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
     step = "If it is of MS MARCO form, say --run-format msmarco"
     rows = blank_rows(decode_lines(lines, name), name, width=6, meaning=_TREC_COLUMNS, next_step=step)
     collector = _Collector()
-    hits: dict[DocId, float] = {}
+    hits: dict[str, float] = {}
+    isfinite = math.isfinite
     # A deep run has millions of lines: what is done for each of them stands here and not in functions of their own.
     for number, (query_id, _, doc_id, _, cell, tag) in rows:
         if query_id != collector.query_id:
@@ -171,11 +172,11 @@ def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
         except ValueError:
             score = math.nan
         # Python reads 1_0 as ten; nobody who writes a run means that.
-        if not math.isfinite(score) or "_" in cell:
+        if not isfinite(score) or "_" in cell:
             raise InputError(f"the score {excerpt(cell)}", expected="a finite number", where=f"{name}:{number}")
         if doc_id in hits:
             raise _repeated(QueryId(query_id), doc_id, f"{name}:{number}")
-        hits[DocId(doc_id)] = score
+        hits[doc_id] = score
     return collector.rankings()
 
 
@@ -188,11 +189,11 @@ class _Collector:
     def __init__(self) -> None:
         self.query_id: QueryId | None = None
         self._tag = ""
-        self._hits: dict[DocId, float] = {}
+        self._hits: dict[str, float] = {}
         self._closed: dict[QueryId, Ranking] = {}
-        self._scattered: dict[QueryId, dict[DocId, float]] = {}
+        self._scattered: dict[QueryId, dict[str, float]] = {}
 
-    def turn_to(self, query_id: QueryId, tag: str) -> dict[DocId, float]:
+    def turn_to(self, query_id: QueryId, tag: str) -> dict[str, float]:
         """Where the hits of this query go; `tag` counts if these are its first."""
         self._close()
         self.query_id, self._tag, self._hits = query_id, tag, {}
@@ -253,8 +254,8 @@ def _repeated(query_id: QueryId, doc_id: str, where: str) -> InputError:
     )
 
 
-def _ranked(query: Query, scores: dict[DocId, float], stage: str) -> Ranking:
-    return Ranking.from_scores(query, list(scores), scores.values(), stage=stage, keep=len(scores))
+def _ranked(query: Query, scores: Mapping[DocId, float] | Mapping[str, float], stage: str) -> Ranking:
+    return Ranking.from_scores(query, cast("list[DocId]", list(scores)), scores.values(), stage=stage, keep=len(scores))
 
 
 def _rank_of(cell: str) -> int:

@@ -270,15 +270,14 @@ def _per_query(
         named = [measure for measure in measures if measure.provider == provider]
         if not named:
             continue
-        evaluator = library.providers.registry[provider].evaluator([_of_library(m, library) for m in named], judged)
+        wanted = [_of_library(measure, library) for measure in named]
         # No measure with a cutoff looks below it, and a deep run need not be there a second time.
         depth = None if any(m.cutoff is None for m in named) else max(m.cutoff or 0 for m in named)
         for start in range(0, len(answered), _QUERIES_AT_ONCE):
-            part = {query_id: _scores(run[query_id], depth) for query_id in answered[start : start + _QUERIES_AT_ONCE]}
-            for metric in evaluator.iter_calc(part):
-                # A provider also answers for judged queries that it was not asked about.
-                if metric.query_id in part:
-                    values[str(metric.measure)][metric.query_id] = float(metric.value)
+            part = answered[start : start + _QUERIES_AT_ONCE]
+            evaluator = library.providers.registry[provider].evaluator(wanted, {q: judged[q] for q in part})
+            for metric in evaluator.iter_calc({q: _scores(run[q], depth) for q in part}):
+                values[str(metric.measure)][metric.query_id] = float(metric.value)
     return {name: MappingProxyType(by_query) for name, by_query in values.items()}
 
 
