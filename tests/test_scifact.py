@@ -53,4 +53,4 @@ def test_dense_and_fused_recall_reach_the_published_figures_in_both_precisions(t
     # sentence-transformers with the same weights: 0.645.
     assert fp32["dense"] == pytest.approx(0.645, abs=0.005)
     assert int8["dense"] == pytest.approx(fp32["dense"], abs=0.005)
-    assert min(fp32["bm25+dense@100"], int8["bm25+dense@100"]) >= 0.710
+    assert min(fp32["bm25+dense@100"], int8["bm25+dense@100"]) >= 0.725

@@ -105,7 +105,10 @@ def make_pipelines(
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-        steps = [RerankStep(str(stage), rerankers[stage.model], stage.keep) for stage in spec.reranks]
+        steps = [
+            RerankStep(str(stage), rerankers[stage.model], stage.keep, stage.fusion, stage.weight)
+            for stage in spec.reranks
+        ]
         pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
 

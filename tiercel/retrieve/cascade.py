@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
+from tiercel.retrieve.fusion import FusionMethod, fuse
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RerankStep:
-    """A reranker under its stage's name; `keep` is how many survive it, None where the pipeline does not say."""
+    """A reranker under its stage's name.
+
+    Attributes:
+        keep: how many survive it; None where the pipeline does not say.
+        fusion: how its order is fused with that of the stage before; None: it takes that one's place.
+        weight: of its own scores in the fusion, where those of the stage before have 1.
+    """
 
     name: str
     reranker: Reranker
     keep: int | None = None
+    fusion: FusionMethod | None = None
+    weight: float = 1.0
 
 
 class Cascade:
@@ -106,7 +115,7 @@ def _rerank(
             where=f"stage {step.name!r}",
         )
     return [
-        _reranked(step.name, before, _checked(step.name, before, array), keep=keep)
+        _reranked(step, before, _checked(step.name, before, array), keep=keep)
         for before, array in zip(rankings, scores, strict=True)
     ]
 
@@ -119,11 +128,20 @@ def _candidate(ranking: Ranking, hit: Hit, documents: Mapping[DocId, Document]) 
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def _reranked(stage: str, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
-    spans = [hit.span for hit in before.hits]
-    return Ranking.from_scores(
-        before.query, before.doc_ids, scores, stage=stage, keep=keep, spans=spans, passages=before.passages
+def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
+    """The candidates by the step's scores, or by both its scores and those that they came with."""
+    alone = Ranking.from_scores(
+        before.query,
+        before.doc_ids,
+        scores,
+        stage=step.name,
+        keep=keep if step.fusion is None else len(before.hits),
+        spans=[hit.span for hit in before.hits],
+        passages=before.passages,
     )
+    if step.fusion is None:
+        return alone
+    return fuse(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:

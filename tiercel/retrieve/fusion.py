@@ -23,7 +23,7 @@ list fused from legs cut at ten would depend on the cut."""
 
 
 class FusionMethod(StrEnum):
-    """How legs are fused: by rank (`rrf`) or by scores brought to one scale (`minmax`)."""
+    """How lists are fused: by rank (`rrf`) or by scores brought to one scale (`minmax`)."""
 
     RRF = "rrf"
     MINMAX = "minmax"
@@ -67,6 +67,16 @@ _METHODS: dict[FusionMethod, Callable[..., Ranking]] = {
     FusionMethod.MINMAX: minmax_fusion,
 }
 
+DEFAULT_FUSION = FusionMethod.MINMAX
+"""Better than RRF on every split that it was compared on: docs/PERFORMANCE.md, docs/adr/0012."""
+
+
+def fuse(
+    method: FusionMethod, rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None, stage: str
+) -> Ranking:
+    """One list of several by the named method; arguments, result and errors as in `reciprocal_rank_fusion`."""
+    return _METHODS[method](rankings, keep=keep, weights=weights, stage=stage)
+
 
 @dataclass(frozen=True, slots=True)
 class FusionLeg:
@@ -91,7 +101,7 @@ class Fusion:
     Raises UsageError for no legs, a repeated name, or a weight that is not above 0.
     """
 
-    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = FusionMethod.RRF, name: str = "") -> None:
+    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = DEFAULT_FUSION, name: str = "") -> None:
         if not legs:
             raise UsageError("a fusion without legs", expected="at least one")
         names = [leg.name for leg in legs]
@@ -101,7 +111,7 @@ class Fusion:
             if not (math.isfinite(leg.weight) and leg.weight > 0):
                 raise UsageError(f"leg {leg.name!r} has the weight {leg.weight:g}", expected="a number above 0")
         self._legs = tuple(legs)
-        self._fuse = _METHODS[method]
+        self._method = method
         self._name = name or "+".join(names)
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
@@ -124,7 +134,7 @@ class Fusion:
         start = time.perf_counter()
         weights = [leg.weight for leg in self._legs]
         fused = [
-            self._fuse(lists, keep=keep, weights=weights, stage=self._name)
+            fuse(self._method, lists, keep=keep, weights=weights, stage=self._name)
             for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)
         ]
         seconds = time.perf_counter() - start
