@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tiercel.config import LongStrategy
+from tiercel.config import LongStrategy, Precision, ScoreKind
 from tiercel.data.queries import QueryFormat
 
 IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
@@ -32,6 +32,13 @@ Where = Annotated[
 Long = Annotated[
     LongStrategy,
     typer.Option(help="What a reranker makes of the windows of a document longer than its own, or an extract."),
+]
+Overlap = Annotated[
+    int, typer.Option(min=0, help="Most tokens (words, marks) that a window of --long repeats of the one before.")
+]
+Score = Annotated[ScoreKind, typer.Option(help="A cross-encoder's own number, or its sigmoid.")]
+ModelPrecision = Annotated[
+    Precision | None, typer.Option(help="Of the reranker. Default: int8, or what an exported folder has.")
 ]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
