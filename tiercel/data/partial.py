@@ -7,11 +7,12 @@ holds scores as they are, whatever form the target has, and goes when the target
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import orjson
 from filelock import FileLock, Timeout
@@ -59,13 +60,13 @@ class PartialRun:
         check_target(self._target)
         with writing(self.name, Path(self._lock.lock_file)):
             self._acquire()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._release)
             with writing(self.name, self.path):
-                self._file = self.path.open("wb+" if self._restart or not self.path.exists() else "rb+")
+                mode = "wb+" if self._restart or not self.path.exists() else "rb+"
+                self._file = undo.enter_context(cast(BinaryIO, self.path.open(mode)))
             self._take_over()
-        except BaseException:
-            self._release()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(
@@ -130,7 +131,7 @@ class PartialRun:
 
     def _check(self, first: bytes) -> None:
         try:
-            was = orjson.loads(first)["asked"]
+            was = dict(orjson.loads(first)["asked"])
         except (ValueError, TypeError, KeyError):
             raise InputError(
                 "this is no partial run", expected="what an interrupted command left", where=self.name
