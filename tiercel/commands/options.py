@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tiercel.config import LongStrategy, Precision, ScoreKind
 from tiercel.data.queries import QueryFormat
+from tiercel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tiercel.reranking import RerankOptions
+    from tiercel.retrieve.spec import PipelineSpec
 
 IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -43,3 +50,15 @@ ModelPrecision = Annotated[
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
+
+
+def check_reranking(options: RerankOptions, pipelines: Iterable[PipelineSpec]) -> None:
+    """Raise UsageError where something is asked of stages that rerank, and no pipeline has one."""
+    from tiercel.reranking import RerankOptions
+
+    usual = asdict(RerankOptions())
+    asked = [f"--{name}" for name, value in asdict(options).items() if value != usual[name]]
+    if asked and not any(spec.reranks for spec in pipelines):
+        raise UsageError(
+            f"{' and '.join(asked)} without a stage that reranks", expected="a stage such as cross:MODEL in --pipeline"
+        )

@@ -47,7 +47,7 @@ class PartialRun:
     def __init__(self, target: Source, asked: Mapping[str, str], *, restart: bool = False) -> None:
         self._target = Path(os.path.realpath(target))
         self.path = self._target.with_name(self._target.name + ENDING)
-        self.name = source_name(self.path)
+        self.name = source_name(self.path if os.path.islink(target) else f"{target}{ENDING}")
         self.batches = 0
         self.queries = 0
         self._asked = dict(asked)
