@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import Run, environment, write_lines
+from tests.conftest import Run, environment, on_terminal, write_lines
 from tests.models.tiny import VOCABULARY, load_cross, make_cross_encoder
 from tiercel.models.runtime import available_providers
 from tiercel.rerankers.long_documents import LONG_STRATEGIES
@@ -101,6 +101,18 @@ def test_documents_that_the_corpus_lacks_are_named(run: Run, model: str, corpus:
     assert outcome.code == 6
     assert [row.split()[2] for row in outcome.out.splitlines()] == ["b"]
     assert outcome.err.endswith("r.trec: the corpus lacks 1 documents of the run: 'zz'. The others were reranked.\n")
+
+
+def test_what_could_be_done_is_written(run: Run, exported: str, corpus: str, place: Path) -> None:
+    (place / "r.trec").write_text("q1 Q0 zz 1 3 x\nq1 Q0 b 2 2 x\nq2 Q0 yy 1 1 x\n")
+    (place / "q.tsv").write_text("q1\tfalcon\nq2\triver\n")
+    outcome = run("rerank", "--run", "r.trec", "--queries", "q.tsv", "--corpus", corpus, "--model", exported, "--out",
+                  "o.jsonl")  # fmt: skip
+    assert outcome.code == 6
+    assert outcome.err.endswith("lacks 2 documents of the run: 'zz', 'yy'. The others were reranked.\n")
+    lines = [json.loads(line) for line in (place / "o.jsonl").read_text().splitlines()]
+    assert [[hit["doc_id"] for hit in line["hits"]] for line in lines] == [["b"], []]
+    assert not list(place.glob("*.partial*"))
 
 
 def test_a_pipeline_ends_with_a_cross_encoder(run: Run, model: str, made: Path, corpus: str) -> None:
@@ -259,6 +271,14 @@ def test_a_killed_command_is_gone_on_with(run: Run, exported: str, corpus: str, 
     assert re.match(r"tiercel: \d+ of 2500 queries were done before; .*o\.trec\.partial has them\n$", outcome.err)
     assert (place / "o.trec").read_bytes() == (place / "whole.trec").read_bytes()
     assert not partial.exists()
+
+
+def test_progress_is_told_on_a_terminal(run: Run, exported: str, corpus: str, place: Path) -> None:
+    of_run = ["rerank", *write_run(place), "--corpus", corpus, "--model", exported, "--out", "o.trec"]
+    code, sent = on_terminal(of_run, NO_COLOR="1")
+    assert code == 0
+    assert re.search(r"reranking .* 2/2 queries .* pairs/s, 0:00:00 left", sent)
+    assert run(*of_run).err == ""
 
 
 def test_an_interrupt_says_how_to_go_on(exported: str, corpus: str, place: Path) -> None:

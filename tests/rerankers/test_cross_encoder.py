@@ -198,6 +198,16 @@ def test_a_score_that_is_no_number_names_the_pair(cross_fp32: ExportReport, monk
         reranker.score([_group(QUERY, TEXTS[:2])])
 
 
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("batch_tokens", [None, 1000])
+def test_any_number_at_a_time_scores_the_same(cross_fp32: ExportReport, size: int, batch_tokens: int | None) -> None:
+    texts = [*TEXTS, *(f"{text} far north" for text in TEXTS)]
+    reranker = OnnxCrossEncoder(cross_fp32.folder, batch_tokens=batch_tokens)
+    (together,) = reranker.score([_group(QUERY, texts)])
+    parts = [reranker.score([_group(QUERY, texts[start : start + size])])[0] for start in range(0, len(texts), size)]
+    np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=0 if batch_tokens is None else 1e-5)
+
+
 def test_every_window_of_a_long_document_is_scored_as_a_document_of_its_own(cross_int8: ExportReport) -> None:
     reranker = OnnxCrossEncoder(cross_int8.folder)
     sentences = ["the falcon hunts by the river. " * 5, "bread is sold by the bridge. " * 5, "nobody swims. " * 10]
