@@ -388,6 +388,15 @@ def test_checkpoints_that_cannot_be_used(run: Run, made: Path, place: Path) -> N
     assert "it has 3 labels; expected one, or two" in outcome.err
 
 
+def test_an_export_that_was_cut_short(refused: Refused, exported: str, place: Path) -> None:
+    folder = shutil.copytree(exported, place / "short")
+    graph = folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1000])
+    assert "as exported. Export the model again" in refused(5, "rerank", "-", "--model", "short")
+    graph.unlink()
+    assert "model.onnx: cannot be read (No such file or directory)" in refused(5, "rerank", "-", "--model", "short")
+
+
 def test_a_graph_that_gives_no_number_names_the_pair(run: Run, model: str, place: Path) -> None:
     """Weights that overflow for one word alone, so that the pair of the probe is none of them."""
     source = shutil.copytree(place / model, place / "overflowing")

@@ -101,13 +101,26 @@ def test_other_settings_are_refused_by_name(target: Path) -> None:
         assert list(partial.rankings()) == [FIRST]
 
 
-@pytest.mark.parametrize("line", ["not JSON", "[]", "{}", '{"asked": 3}', '"asked"'])
-def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "out.trec.partial"
-    path.write_text(line + "\n")
-    with pytest.raises(InputError, match="this is no partial run"), PartialRun(tmp_path / "out.trec", ASKED):
+def test_a_digest_that_looks_alike_is_told_only_if_it_is_all_that_differs(target: Path) -> None:
+    alike = {**ASKED, "corpus": "a1b2c3d4e5f6ffff"}
+    with pytest.raises(InputError, match=r"begun with corpus a1b2c3d4e5f6; exp"), PartialRun(target, alike):
         pass
-    assert path.read_text() == line + "\n"
+    with (
+        pytest.raises(InputError, match=r"begun with -k 10; expected -k 9\. "),
+        PartialRun(target, {**alike, "-k": "9"}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("content", ["not JSON\n", "no line", "{}\n", '{"tiercel":"other"}\n', "\n"])
+def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, content: str, restart: bool) -> None:
+    path = tmp_path / "out.trec.partial"
+    path.write_text(content)
+    partial = PartialRun(tmp_path / "out.trec", ASKED, restart=restart)
+    with pytest.raises(InputError, match=r"out\.trec\.partial: this is no partial run"):
+        partial.__enter__()
+    assert path.read_text() == content
 
 
 def test_one_process_at_a_time(target: Path) -> None:

@@ -24,8 +24,8 @@ from tiercel.types import Ranking
 
 ENDING = ".partial"
 
+_BEGIN = b'{"tiercel":"partial run","asked":'
 _SHOWN_CHARS = 12  # of a digest
-_RESTART = "--restart"
 
 
 class PartialRun:
@@ -63,8 +63,7 @@ class PartialRun:
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
             with writing(self.name, self.path):
-                mode = "wb+" if self._restart or not self.path.exists() else "rb+"
-                self._file = undo.enter_context(cast(BinaryIO, self.path.open(mode)))
+                self._file = undo.enter_context(cast(BinaryIO, self.path.open("rb+" if self.path.exists() else "wb+")))
             self._take_over()
             undo.pop_all()
         return self
@@ -112,15 +111,13 @@ class PartialRun:
 
     def _take_over(self) -> None:
         """Stand behind the last whole batch; nothing is behind that."""
-        first = self._file.readline()
-        if not first.endswith(b"\n"):  # new, or stopped before anything was kept
+        was = self._begun_with()
+        if was is None or self._restart:
             self._file.seek(0)
             self._file.truncate()
-            self._write(
-                orjson.dumps({"tiercel": "partial run", "asked": self._asked}, option=orjson.OPT_APPEND_NEWLINE)
-            )
+            self._write(_BEGIN + orjson.dumps(self._asked) + b"}\n")
             return
-        self._check(first)
+        self._check(was)
         end = self._file.tell()
         while (queries := _rankings_in(self._file.readline())) is not None:
             self.batches += 1
@@ -129,21 +126,25 @@ class PartialRun:
         self._file.seek(end)
         self._file.truncate()
 
-    def _check(self, first: bytes) -> None:
-        try:
-            was = dict(orjson.loads(first)["asked"])
-        except (ValueError, TypeError, KeyError):
-            raise InputError(
-                "this is no partial run", expected="what an interrupted command left", where=self.name
-            ) from None
+    def _begun_with(self) -> dict[str, str] | None:
+        """What was asked for; None where the file is new, or was stopped before it said so."""
+        first = self._file.readline()
+        if first[: len(_BEGIN)] != _BEGIN[: len(first)]:
+            raise InputError("this is no partial run", expected="what an interrupted command left", where=self.name)
+        return dict(orjson.loads(first)["asked"]) if first.endswith(b"\n") else None
+
+    def _check(self, was: Mapping[str, str]) -> None:
         differing = [name for name in {**was, **self._asked} if was.get(name) != self._asked.get(name)]
-        if differing:
-            raise InputError(
-                f"it was begun with {_listed(was, differing)}",
-                expected=_listed(self._asked, differing),
-                next_step=f"Give the command as it was, or begin anew with {_RESTART}",
-                where=self.name,
-            )
+        if not differing:
+            return
+        # What looks alike, as the digest of a model that differs by an option, is told only if it is all there is.
+        plain = [name for name in differing if _listed(was, [name]) != _listed(self._asked, [name])]
+        raise InputError(
+            f"it was begun with {_listed(was, plain or differing)}",
+            expected=_listed(self._asked, plain or differing),
+            next_step="Give the command as it was, or begin anew with --restart",
+            where=self.name,
+        )
 
     def _write(self, line: bytes) -> None:
         with writing(self.name, self.path):
