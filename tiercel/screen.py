@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 import typer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from tiercel.data.candidates import Candidates
     from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
     from tiercel.evaluation.report import PipelineReport
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
     from tiercel.models.zoo import KnownModel
-    from tiercel.types import Document, Hit, Ranking
+    from tiercel.types import DocId, Document, Hit, Ranking
 
 _T = TypeVar("_T")
 _SNIPPET = 160
@@ -51,19 +52,33 @@ def shown(text: str) -> str:
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+class Progress(Protocol):
+    """Is told how many are done, and what else there is to say."""
+
+    def __call__(self, done: int, note: str = "", /) -> None:
+        """So many are done, those of before included."""
+
+
 @contextlib.contextmanager
-def counting(what: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def counting(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
     """A progress line on stderr, if that is a terminal; the function given is told how many are done."""
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, note="", /: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+    columns = [
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(unit),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+    ]
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as line:
+        task = line.add_task(what, total=total, note="")
+        yield lambda done, note="", /: line.update(task, completed=done, note=note)
 
 
 def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> Iterator[list[_T]]:
@@ -113,35 +128,33 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str
     for ranking in rankings:
         if not ranking.hits:
             _say_empty(ranking, index, where)
-        documents = index.get(ranking.doc_ids)
-        hits = [
-            {
-                "rank": rank,
-                "doc_id": hit.doc_id,
-                "score": hit.score,
-                **({"span": hit.span} if hit.span else {}),
-                "title": document.title,
-                "text": _matched(document, hit),
-                **({"metadata": dict(document.metadata)} if document.metadata else {}),
-            }
-            for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1)
-        ]
-        _print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+        _print_ranking_json(ranking, index.get(ranking.doc_ids), {})
 
 
-def print_reranked(rankings: Iterable[Ranking]) -> None:
-    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score)."""
-    for ranking in rankings:
-        hits = [
-            {"rank": rank, "doc_id": hit.doc_id, "score": hit.score} for rank, hit in enumerate(ranking.hits, start=1)
-        ]
-        _print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+def print_reranked(rankings: Iterable[tuple[Ranking, Candidates]]) -> None:
+    """The same of candidates; a hit also has its retrieval_score where the candidate came with a score."""
+    for ranking, candidates in rankings:
+        documents = {document.id: document for document in candidates.group.documents}
+        scores = dict(zip(documents, candidates.scores, strict=True))
+        _print_ranking_json(ranking, [documents[doc_id] for doc_id in ranking.doc_ids], scores)
+
+
+def _print_ranking_json(
+    ranking: Ranking, documents: Sequence[Document], retrieved: Mapping[DocId, float | None]
+) -> None:
+    hits = []
+    for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
+        record: dict[str, Any] = {"rank": rank, "doc_id": hit.doc_id, "score": hit.score}
+        if (score := retrieved.get(hit.doc_id)) is not None:
+            record["retrieval_score"] = score
+        if hit.span:
+            record["span"] = hit.span
+        record |= {"title": document.title, "text": _matched(document, hit)}
+        if document.metadata:
+            record["metadata"] = dict(document.metadata)
+        hits.append(record)
+    line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
+    _print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
 
 
 def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:

@@ -20,6 +20,7 @@ from tests.index.made import (
     add_documents,
     asked,
     build_index,
+    delete_documents,
     files_of,
     indexed,
     named,
@@ -84,6 +85,15 @@ def test_an_id_that_is_not_there_is_named(tmp_path: Path) -> None:
     index = indexed(tmp_path / "x", FALCONS)
     with pytest.raises(IndexStoreError, match=rf"^{tmp_path / 'x'}: no document has the id 'd7'$"):
         index.get([DocId("d1"), DocId("d7")])
+
+
+def test_ids_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    build_index(path, [Document(DocId(key), key) for key in "abc"], settings_of())
+    add_documents(path, [Document(DocId(key), "again") for key in "cd"])
+    delete_documents(path, "a")
+    assert Index(path).missing([DocId(key) for key in "zdcbay"]) == ["z", "a", "y"]
+    assert Index(path).missing([]) == []
 
 
 def test_size_is_that_of_all_its_files(tmp_path: Path) -> None:
