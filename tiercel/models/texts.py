@@ -178,7 +178,7 @@ class TextNetwork:
         results = []
         for position, full in enumerate(filled):
             given = [
-                _unit_rows(array[position, : full.size][reader.counted(full)])
+                unit_rows(array[position, : full.size][reader.counted(full)])
                 if name == TOKEN_OUTPUT
                 else array[position]
                 for name, array in arrays.items()
@@ -270,7 +270,7 @@ def probe_vectors(network: TextNetwork, texts: Sequence[str]) -> NDArray[np.floa
     query, document = texts
     [[[query_tokens]]] = network.run([query], [TOKEN_OUTPUT], query=True)
     [[[document_tokens]]] = network.run([document], [TOKEN_OUTPUT], query=False)
-    return _unit_rows(np.stack([query_tokens.mean(axis=0), document_tokens.mean(axis=0)]))
+    return unit_rows(np.stack([query_tokens.mean(axis=0), document_tokens.mean(axis=0)]))
 
 
 class _Reader:
@@ -305,7 +305,8 @@ class _Reader:
         return ~np.isin(ids, self._skipped)
 
 
-def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows of shape (rows, dimension), each brought to L2 norm 1."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: NDArray[np.float32] = rows / np.maximum(norms, _SMALLEST_NORM)
     return unit
