@@ -109,9 +109,8 @@ def test_what_a_stanford_checkpoint_declares_is_kept(tmp_path: Path) -> None:
     assert encoder.truncated == 0
 
 
-@pytest.mark.parametrize("folder", ["pylate_1_2", "pylate_1_6"])
-def test_fp32_gives_the_vectors_of_pylate(folder: str, tmp_path: Path) -> None:
-    """Folders that PyLate itself saved, of random weights, with what it gave for some texts."""
+@pytest.mark.parametrize("folder", ["pylate_1_2", "pylate_1_6", "stanford_0_2"])
+def test_fp32_gives_the_vectors_of_the_library_that_made_it(folder: str, tmp_path: Path) -> None:
     texts = json.loads((CHECKPOINTS / folder / "texts.json").read_text(encoding="utf-8"))
     with np.load(CHECKPOINTS / folder / "vectors.npz") as vectors:
         queries = [vectors[f"query{i}"] for i in range(len(texts["queries"]))]

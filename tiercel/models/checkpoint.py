@@ -136,9 +136,10 @@ def check_complete(folder: Path, loader: str, *, expected: str, unused: str | No
     """
     import transformers
 
-    _, report = getattr(transformers, loader).from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-    )
+    with quiet():
+        _, report = getattr(transformers, loader).from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     missing = sorted(name for name in report["missing_keys"] if unused is None or not name.startswith(unused))
     if missing:
         raise ModelError(

@@ -65,7 +65,7 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
     def check_source(self) -> None:
         """Refuse foreign code, pickled or damaged weights, and what sentence-transformers has not saved."""
         check_modules(self.source, read_modules(self.source), next_step=self.other_model)
-        check_kind(self.source, "SentenceTransformer", next_step=self.other_model)
+        check_kind(self.source, "SentenceTransformer", next_step=f"Name its family with --family. {self.other_model}")
 
     def load(self) -> Any:
         """The SentenceTransformer of the folder."""

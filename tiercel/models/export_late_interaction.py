@@ -143,6 +143,8 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
         model = load_with_torch(self._load, expected=expected, next_step=self.other_model, where=self.source)
         check_pooling(model, next_step=self.other_model, where=self.source)
         self._check_stages(model)
+        loader = type(network(model)).__name__
+        check_complete(self._network_folder, loader, expected="all weights of a trained model", unused="pooler.")
         self._prompts = read_prompts(model)
         self._pools = any(_is(stage, "Pooling") for stage in model)
         self._extra: dict[str, Any] = {
@@ -163,8 +165,6 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
             modules = [*plain, MultiVectorMask(), Normalize(module_input_name=TOKEN_OUTPUT)]
             prompts, name = plain.prompts, plain.default_prompt_name
             model = MultiVectorEncoder(modules=modules, prompts=prompts, default_prompt_name=name, device="cpu")
-        loader = type(network(model)).__name__
-        check_complete(self._network_folder, loader, expected="all weights of a trained model", unused="pooler.")
         return model
 
     def _check_stages(self, model: Any) -> None:
