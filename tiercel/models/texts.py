@@ -139,9 +139,10 @@ class TextNetwork:
         reader = self._query_reader if query else self._document_reader
         for start in range(0, len(texts), _SLAB_TEXTS):
             tokens = self._tokenize(reader, texts[start : start + _SLAB_TEXTS])
-            yield self._embed(reader, tokens.ids, outputs)
+            results = self._embed(reader, tokens.ids, outputs)
             with self._lock:
                 self._truncated += tokens.truncated
+            yield results
 
     def _tokenize(self, reader: _Reader, texts: Sequence[str]) -> TokenBatch:
         shares = [texts[start : start + _TOKENIZE_TEXTS] for start in range(0, len(texts), _TOKENIZE_TEXTS)]
