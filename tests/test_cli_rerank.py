@@ -48,7 +48,7 @@ def model(made: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def exported(run: Run, model: str) -> str:
     """The folder of the exported model, so that no command has that to do first and to tell."""
-    return run("export", model, "--cross-encoder", "--precision", "fp32").rows[2][1]
+    return run("export", model, "--family", "cross-encoder", "--precision", "fp32").rows[2][1]
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_what_could_be_done_is_written(run: Run, exported: str, corpus: str, pla
 
 
 def test_a_pipeline_ends_with_a_cross_encoder(run: Run, model: str, made: Path, corpus: str) -> None:
-    assert run("export", model, "--cross-encoder", "--precision", "int8").code == 0
+    assert run("export", model, "--family", "cross-encoder", "--precision", "int8").code == 0
     assert run("index", "x", corpus, "--encoder", "none").code == 0
     outcome = run("search", "x", "falcon river", "-p", "bm25@3,cross:tiny@2")
     assert outcome.code == 0, outcome
@@ -172,9 +172,16 @@ def test_a_folder_without_its_vocabulary_is_refused(run: Run, made: Path, place:
     shutil.copytree(made, place / "bare")
     for name in ("tokenizer.json", "vocab.txt"):
         (place / "bare" / name).unlink(missing_ok=True)
-    outcome = run("export", "bare", "--cross-encoder")
+    outcome = run("export", "bare", "--family", "cross-encoder")
     assert outcome.code == 5
     assert "no vocabulary" in outcome.err
+
+
+def test_what_a_family_asks_for_is_told(run: Run, refused: Refused, made: Path) -> None:
+    outcome = run("export", str(made), "--family", "late-interaction")
+    assert outcome.code == 5
+    assert "without a projection of tokens" in outcome.err
+    assert "--family" in run("export", str(made), "--family", "nonsense").err
 
 
 def test_a_model_that_is_not_there_is_refused(refused: Refused, run: Run, place: Path) -> None:
@@ -469,7 +476,7 @@ def test_options_of_rerank_stages(run: Run, refused: Refused, model: str, corpus
 
 
 def test_models_lists_what_is_there(run: Run, model: str, made: Path) -> None:
-    folder = run("export", model, "--cross-encoder", "--precision", "int8").rows[2][1]
+    folder = run("export", model, "--family", "cross-encoder", "--precision", "int8").rows[2][1]
     listed = run("models", "--json").json["models"]
     (found,) = [entry for entry in listed if entry["folder"] == folder]
     assert (found["name"], found["family"], found["precision"]) == ("tiny", "cross-encoder", "int8")

@@ -330,6 +330,7 @@ def print_model(folder: Path) -> None:
         ["precision", description.precision],
         *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
+        *([["max query tokens", str(query["max_tokens"])]] if (query := description.extra.get("query")) else []),
         ["graph", description.graph],
         ["licence", description.licence or "not stated"],
         *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),

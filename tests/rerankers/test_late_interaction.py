@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from tests.conformance.reranker import ODD_TEXTS, RerankerConformance
 from tests.index.made import FALCONS, named, zipf_texts
+from tests.models.tiny import make_multi_vector
 from tiercel.errors import UsageError
 from tiercel.index.ann import FloatMatrix
 from tiercel.index.residual import CODECS
 from tiercel.index.token_vectors import TokenVectors, TokenVectorWriter, open_token_vectors
+from tiercel.models.description import ModelSource
+from tiercel.models.export_late_interaction import export
+from tiercel.models.token_encoder import OnnxTokenEncoder
 from tiercel.protocols import CandidateGroup, Reranker, TokenEncoder
 from tiercel.rerankers.late_interaction import LateInteraction
 from tiercel.types import DocId, Document, Query, QueryId
@@ -100,6 +104,21 @@ class TestStored(TestEncoded):
         encoder = HashedTokens()
         stored = Stored(tmp_path / "tokens", [*FALCONS, *MANY, *ODD, LONG], encoder, request.param)
         return LateInteraction(encoder, stored=stored, threads=2)
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnnxTokenEncoder:
+    """A real model, whose queries are filled up with tokens that are not attended to."""
+    folder = tmp_path_factory.mktemp("late")
+    source = make_multi_vector(folder / "source", expansion={"strategy": "fixed", "length": 12}, skipped=[".", ","])
+    found = ModelSource("tiny-late", source, "test")
+    return OnnxTokenEncoder(export(found, folder / "model", precision=request.param).folder, threads=2)
+
+
+class TestModel(TestEncoded):
+    @pytest.fixture
+    def reranker(self, model: OnnxTokenEncoder) -> Reranker:
+        return LateInteraction(model, threads=2)
 
 
 def test_a_word_that_is_there_scores_one() -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tiercel.commands.options import AsJson
 from tiercel.config import Precision, Settings
-
-if TYPE_CHECKING:
-    from tiercel.models.description import ModelFamily
+from tiercel.models.description import ModelFamily
 
 
 def export(
@@ -19,13 +17,14 @@ def export(
         str, typer.Argument(help="Model name, folder of (sentence-)transformers, or hub name.", metavar="MODEL")
     ],
     precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "int8",
-    cross_encoder: Annotated[bool, typer.Option("--cross-encoder", help="It is a cross-encoder.")] = False,
+    family: Annotated[
+        ModelFamily, typer.Option(help="What it is to be used as; a bi-encoder will do for late interaction.")
+    ] = "encoder",
 ) -> None:
-    """Turn a bi-encoder or a cross-encoder into ONNX, prove that it gives the same, and keep it in the cache."""
+    """Turn a model into ONNX, prove that it gives the same, and keep it in the cache."""
     from tiercel.app import export_model
     from tiercel.screen import print_model, say
 
-    family: ModelFamily = "cross-encoder" if cross_encoder else "encoder"
     settings = Settings.from_environment()
     print_model(export_model(model, settings=settings, family=family, precision=precision, say=say))
 

@@ -58,8 +58,9 @@ class Probe:
     """Texts with what the exported model gave for them: shows on another machine whether it still does.
 
     Attributes:
-        texts: encoder: one text; cross-encoder: a query and its documents.
-        values: encoder: the text's vector; cross-encoder: the score of each document.
+        texts: encoder: one text; cross-encoder: a query and its documents; late-interaction: a query and a document.
+        values: encoder: the text's vector; cross-encoder: the score of each document; late-interaction: the direction
+            of the mean of each text's token vectors, one after the other.
     """
 
     texts: tuple[str, ...]
@@ -75,8 +76,8 @@ class ModelDescription:
         name: how the user called the model.
         source: where it came from, in words.
         precision: "fp32" or "int8".
-        dimension: length of a vector; 0 for a cross-encoder, which gives scores.
-        max_tokens: most tokens of one run's text or pair, special tokens included.
+        dimension: length of a vector, of late interaction that of a token; 0 for a cross-encoder, which gives scores.
+        max_tokens: most tokens of one document or pair, special tokens included.
         prompts: what is put before queries and documents.
         fingerprint: digest of everything that decides what the model gives.
         parity: how far that is from what the source gives: figures by name, as the family measures them.
@@ -153,7 +154,8 @@ def is_intact(folder: Path) -> bool:
 def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
     """The description of an exported model that is about to be run.
 
-    Raises ModelError when the folder is incomplete, holds a model of another family, or its files have changed.
+    Raises ModelError when the folder is incomplete, holds a model that cannot serve as one of this family, or its files
+    have changed.
     """
     description = read_description(folder)
     check_family(description, family, where=str(folder))
@@ -169,8 +171,16 @@ def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
 
 
 def check_family(description: ModelDescription, family: ModelFamily, *, where: str) -> None:
-    """Raise ModelError unless the model is of this family."""
-    if description.family != family:
+    """Raise ModelError unless the model can serve as one of this family.
+
+    An encoder has token vectors too, its hidden states; a late-interaction model may have a vector of the whole text.
+    """
+    served: set[ModelFamily] = {description.family}
+    if description.family == "encoder":
+        served.add("late-interaction")
+    if description.family == "late-interaction" and description.extra.get("sentence_dimension"):
+        served.add("encoder")
+    if family not in served:
         raise ModelError(
             f"this model is exported as {description.family}",
             expected=family,

