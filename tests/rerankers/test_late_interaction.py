@@ -157,7 +157,7 @@ def test_nothing_is_encoded_for_nothing() -> None:
     assert encoder.encoded == []
 
 
-@pytest.mark.parametrize(("choice", "apart"), [("fp16", 1e-3), ("int8", 0.02), ("residual4", 0.3), ("residual2", 0.8)])
+@pytest.mark.parametrize(("choice", "apart"), [("fp16", 1e-3), ("int8", 0.02), ("4bit", 0.3), ("2bit", 0.8)])
 def test_stored_vectors_score_as_new_ones_within_what_their_form_rounds(
     tmp_path: Path, choice: str, apart: float
 ) -> None:
