@@ -91,6 +91,8 @@ def new_settings(
     found = analyzer(options.analyzer or "english")
     if "headings" in (options.context or ()) and options.chunking is None:
         raise UsageError("--context headings without --chunk", expected="--chunk headings, which finds them")
+    if options.token_model is not None and options.tokens is None:
+        raise UsageError("--token-model without --tokens", expected="the form to keep them in, such as --tokens 2bit")
     encoder = record = tokens = token_model = None
     if options.encoder != NO_ENCODER:
         from tiercel.index.vectors import check_ann

@@ -14,6 +14,14 @@ from tiercel.data.corpus import CorpusFormat
 from tiercel.data.records import FieldNames
 from tiercel.errors import PartialFailure, UsageError
 
+Tokens = Annotated[
+    TokenCodec | None,
+    typer.Option(help="Keep the vectors of all tokens too, for the stage late, in this form. Default: none are."),
+]
+TokenModel = Annotated[
+    str | None, typer.Option(help="Late-interaction model that makes them. Default: the encoder, in one pass.")
+]
+
 
 def index(
     index: IndexPath,
@@ -48,13 +56,8 @@ def index(
     context: Annotated[
         str | None, typer.Option(help="What precedes a passage: title (default), headings, title,headings, or none.")
     ] = None,
-    tokens: Annotated[
-        TokenCodec | None,
-        typer.Option(help="Keep the vectors of all tokens too, for the stage late, in this form. Default: none are."),
-    ] = None,
-    token_model: Annotated[
-        str | None, typer.Option(help="Late-interaction model that makes them. Default: the encoder, in one pass.")
-    ] = None,
+    tokens: Tokens = None,
+    token_model: TokenModel = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
