@@ -98,7 +98,7 @@ def _contestants(
         reranker = OnnxCrossEncoder(report.folder, threads=options.threads)
         contestants[f"tiercel {precision}"] = _ours(reranker)
     tokenizer = PairTokenizer(report.folder / "tokenizer.json", max_tokens=reranker.max_tokens)
-    encoded = [tokenizer.encode(query.text, [document.text for document in documents]) for query, documents in groups]
+    encoded = [tokenizer.encode(group.query.text, [document.text for document in group.documents]) for group in groups]
     return contestants, [pair.ids.size for batch in encoded for pair in batch.pairs]
 
 

@@ -40,10 +40,10 @@ class Checksums:
         time.sleep(0.002)
         return [
             np.array(
-                [crc32(f"{query.text} {document.text}".encode()) / 2**29 - 4 for document in documents],
+                [crc32(f"{group.query.text} {document.text}".encode()) / 2**29 - 4 for document in group.documents],
                 dtype=np.float32,
             )
-            for query, documents in groups
+            for group in groups
         ]
 
 

@@ -14,7 +14,8 @@ from tests.models.tiny import make_encoder
 from tiercel.app import default_pipeline, make_pipeline, open_index
 from tiercel.config import Settings
 from tiercel.index.manifest import Manifest
-from tiercel.indexing import Indexed, IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import Indexed, index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.types import Query, QueryId
 

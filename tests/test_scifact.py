@@ -13,7 +13,8 @@ from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
-from tiercel.indexing import IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import index_documents
 from tiercel.retrieve.spec import parse
 
 SCIFACT = Path(__file__).parents[1] / "examples" / "scifact"

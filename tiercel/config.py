@@ -13,6 +13,9 @@ from tiercel.errors import UsageError
 Precision: TypeAlias = Literal["int8", "fp32"]
 """Number format of a model's weights."""
 
+TokenCodec: TypeAlias = Literal["fp16", "int8", "4bit", "2bit"]
+"""How token vectors are kept, the most exact first: see `tiercel.index.residual`."""
+
 OnDuplicate: TypeAlias = Literal["refuse", "last"]
 """What happens to an id that comes twice in what is added at once: nothing is added, or the last one counts."""
 

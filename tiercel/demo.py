@@ -14,7 +14,8 @@ from tiercel.data.queries import read_queries
 from tiercel.errors import IndexStoreError, InputError
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
-from tiercel.indexing import IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.screen import counting, print_rankings, say
 from tiercel.types import Query, QueryId

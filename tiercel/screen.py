@@ -266,6 +266,9 @@ def print_info(index: Index, *, as_json: bool) -> None:
         rows.append(["encoder", f"{encoder.name} ({details}, {encoder.fingerprint[:16]})"])
     else:
         rows.append(["encoder", "none: BM25 only"])
+    if kept := settings.tokens:
+        details = f"{kept.precision}, {kept.dimension} dimensions, {kept.max_tokens} tokens, {kept.fingerprint[:16]}"
+        rows.append(["tokens", f"{kept.codec} by {kept.name} ({details})"])
     if settings.chunking:
         rows.append(["passages", f"{manifest.rows:,}: {settings.chunking} ({settings.chunking_fingerprint})"])
     if settings.context != ("title",):
@@ -289,7 +292,20 @@ def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
         "terms": record.terms,
         "truncated": record.truncated,
         "ann": asdict(record.ann) if record.ann else None,
+        "tokens": _token_facts(record),
         "bytes": _bytes_by_part(record),
+    }
+
+
+def _token_facts(record: SegmentRecord) -> dict[str, Any] | None:
+    if record.tokens is None:
+        return None
+    vectors, codes = record.tokens.vectors, record.files["tokens/codes.u8"].size_bytes
+    return {
+        "vectors": vectors,
+        "truncated": record.tokens.truncated,
+        "per_row": vectors / max(1, record.rows),
+        "bytes_per_token": codes / max(1, vectors),
     }
 
 
@@ -304,6 +320,10 @@ def _described_segment(record: SegmentRecord) -> str:
             f"ann {record.ann.factory}"
             + ("" if found is None else f" (recall@100 {found:.3f} at effort {record.ann.effort})")
         )
+    if tokens := _token_facts(record):
+        cut = f", {tokens['truncated']:,} rows cut" if tokens["truncated"] else ""
+        each = f"{tokens['per_row']:.1f} a row, {tokens['bytes_per_token']:.0f} bytes each"
+        facts.append(f"{tokens['vectors']:,} token vectors ({each}{cut})")
     parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record).items())
     return f"{', '.join(facts)}; {parts}"
 

@@ -395,10 +395,10 @@ def test_damage_to_any_file_of_an_index_is_seen(tmp_path: Path, ann: str) -> Non
 def test_a_newer_format_is_refused_and_not_replaced(tmp_path: Path) -> None:
     indexed(tmp_path / "x", FALCONS)
     path = tmp_path / "x" / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 3}))
     before = contents(tmp_path / "x")
     for use in (lambda: Index(tmp_path / "x"), lambda: build_index(tmp_path / "x", FALCONS, settings_of())):
-        with pytest.raises(IndexStoreError, match="the index has format 2; expected format 1 or older"):
+        with pytest.raises(IndexStoreError, match="the index has format 3; expected format 2 or older"):
             use()
     assert contents(tmp_path / "x") == before
 

@@ -37,7 +37,10 @@ def rerank(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Cross-encoder: an exported folder, its source folder, or a hub name.")
+        str,
+        typer.Option(
+            help="Cross-encoder: an exported folder, its source, or a hub name; or an exported late-interaction model."
+        ),
     ] = "",
     run: Annotated[str | None, typer.Option(help="Run file whose hits are reranked.")] = None,
     run_format: Annotated[RunFormat | None, typer.Option(help="Form of the run, if its name does not tell.")] = None,

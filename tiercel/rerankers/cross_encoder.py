@@ -134,9 +134,9 @@ class OnnxCrossEncoder:
         return scores if self._kind == "logit" else [_sigmoid(array) for array in scores]
 
     def _tokenize(self, groups: Sequence[CandidateGroup], part: _Part) -> PairBatch:
-        query, documents = groups[part.group]
-        texts = [document.full_text for document in documents[part.start : part.stop]]
-        return self._tokenizer.encode(query.text, texts)
+        group = groups[part.group]
+        texts = [document.full_text for document in group.documents[part.start : part.stop]]
+        return self._tokenizer.encode(group.query.text, texts)
 
     def _count(self, slab: Sequence[_Part], batches: Sequence[PairBatch]) -> None:
         with self._lock:

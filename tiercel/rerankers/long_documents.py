@@ -192,10 +192,10 @@ class LongDocuments:
 
 def _added(cost: Cost, groups: Sequence[CandidateGroup], *, documents: int) -> Cost:
     pairs = tokens = 0
-    for query, windows in groups:
-        pairs += len(windows)
-        tokens += count_tokens(query.text) * len(windows)
-        tokens += sum(count_tokens(window.title) + count_tokens(window.text) for window in windows)
+    for group in groups:
+        pairs += len(group.documents)
+        tokens += count_tokens(group.query.text) * len(group.documents)
+        tokens += sum(count_tokens(window.title) + count_tokens(window.text) for window in group.documents)
     return Cost(cost.documents + documents, cost.pairs + pairs, cost.tokens + tokens)
 
 

@@ -27,6 +27,7 @@ class RerankStep:
         keep: how many survive it; None where the pipeline does not say.
         fusion: how its order is fused with that of the stage before; None: it takes that one's place.
         weight: of its own scores in the fusion, where those of the stage before have 1.
+        reads: whether it reads the candidates; if not, no text is fetched for it, and its documents are ids alone.
     """
 
     name: str
@@ -34,14 +35,15 @@ class RerankStep:
     keep: int | None = None
     fusion: FusionMethod | None = None
     weight: float = 1.0
+    reads: bool = True
 
 
 class Cascade:
     """A Retriever: recall finds candidates, each step scores what the stage before kept, and keeps the best.
 
     A batch of queries goes through one stage after the other, so a reranker sees all groups of the batch at once and
-    every document is fetched once per batch. Memory therefore grows with queries times candidates; the caller chooses
-    the batch.
+    every document is fetched once per batch, for the first stage that reads it. Memory therefore grows with queries
+    times candidates; the caller chooses the batch.
 
     Args:
         recall: the first stage; a Fusion shows its legs in the trace, any other Retriever is one stage.
@@ -85,7 +87,8 @@ class Cascade:
         documents: Mapping[DocId, Document] | None = None
         for step, step_keep in zip(self._stages, step_keeps, strict=True):
             start = time.perf_counter()
-            documents = self._fetch(traces) if documents is None else documents
+            if step.reads and documents is None:
+                documents = self._fetch(traces)
             rankings = _rerank(step, [trace.ranking for trace in traces], documents=documents, keep=step_keep)
             seconds = time.perf_counter() - start
             traces = [
@@ -101,12 +104,9 @@ class Cascade:
 
 
 def _rerank(
-    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document], keep: int
+    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None, keep: int
 ) -> list[Ranking]:
-    groups = [
-        CandidateGroup(ranking.query, [_candidate(ranking, hit, documents) for hit in ranking.hits])
-        for ranking in rankings
-    ]
+    groups = [_group(ranking, documents if step.reads else None) for ranking in rankings]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
         raise ModelError(
@@ -120,9 +120,18 @@ def _rerank(
     ]
 
 
-def _candidate(ranking: Ranking, hit: Hit, documents: Mapping[DocId, Document]) -> Document:
+def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None) -> CandidateGroup:
+    """The hits as candidates; without documents by their ids alone."""
+    spans = [hit.span for hit in ranking.hits] if ranking.passages else ()
+    if documents is None:
+        return CandidateGroup(ranking.query, [Document(hit.doc_id, "") for hit in ranking.hits], spans)
+    return CandidateGroup(
+        ranking.query, [_candidate(ranking, hit, documents[hit.doc_id]) for hit in ranking.hits], spans
+    )
+
+
+def _candidate(ranking: Ranking, hit: Hit, document: Document) -> Document:
     """What of a hit's document is scored: all of it or, in a Ranking of passages, the passage."""
-    document = documents[hit.doc_id]
     if not ranking.passages or hit.span is None:
         return document
     return replace(document, text=document.text[slice(*hit.span)])
