@@ -22,6 +22,15 @@ TokenModel = Annotated[
     str | None, typer.Option(help="Late-interaction model that makes them. Default: the encoder, in one pass.")
 ]
 
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="NAME=TYPE of a metadata column, if its values do not tell: string, number, boolean, date, list, "
+        "other; repeat for more.",
+    ),
+]
+
 
 def index(
     index: IndexPath,
@@ -58,14 +67,7 @@ def index(
     ] = None,
     tokens: Tokens = None,
     token_model: TokenModel = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            help="NAME=TYPE of a metadata column, if its values do not tell: string, number, boolean, date, list, "
-            "other; repeat for more.",
-        ),
-    ] = None,
+    columns: Columns = None,
     on_duplicate: Annotated[
         OnDuplicate, typer.Option(help="An id that comes twice in the sources: refuse all, or let the last one count.")
     ] = "refuse",
