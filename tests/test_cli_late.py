@@ -6,10 +6,8 @@ The networks are stand-ins: each word is a fixed direction. Everything else is w
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -61,8 +59,7 @@ def exported(place: Path, name: str, family: ModelFamily) -> str:
 @pytest.fixture
 def corpus(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The collection; `late` and `other` are late-interaction models, `joint` an encoder that knows its tokens."""
-    fake = SimpleNamespace(OnnxTokenEncoder=FakeTokenEncoder)
-    monkeypatch.setitem(sys.modules, "tiercel.models.token_encoder", fake)
+    monkeypatch.setattr("tiercel.models.token_encoder.OnnxTokenEncoder", FakeTokenEncoder)
     monkeypatch.setattr("tiercel.models.encoder.OnnxEncoder", FakeEncoder)
     exported(place, "late", "late-interaction")
     exported(place, "other", "late-interaction")

@@ -205,7 +205,7 @@ def test_candidates_keep_what_they_came_with(run: Run, model: str) -> None:
     line = {"query_id": "q7", "query": "falcon", "documents": [first, {"text": TEXTS["b"]}, TEXTS["c"]]}
     stdin = json.dumps(line).encode()
     outcome = run("rerank", "-", "--model", model, "--precision", "fp32", stdin=stdin)
-    assert (outcome.json["query_id"], outcome.json["query"], outcome.json["stage"]) == ("q7", "falcon", "cross")
+    assert (outcome.json["query_id"], outcome.json["query"], outcome.json["stage"]) == ("q7", "falcon", "rerank")
     hits = {hit["doc_id"]: hit for hit in outcome.json["hits"]}
     assert list(hits["x"]) == ["rank", "doc_id", "score", "retrieval_score", "title", "text", "metadata"]
     assert (hits["x"]["retrieval_score"], hits["x"]["title"], hits["x"]["text"]) == (12.5, "T", TEXTS["a"])
@@ -237,7 +237,7 @@ def test_forms_and_fields_can_be_told(run: Run, model: str, place: Path) -> None
     )  # fmt: skip
     assert outcome.code == 0, outcome
     found = json.loads((place / "o").read_text())
-    assert (found["query_id"], found["query"], found["stage"]) == ("q1", "falcon", "cross")
+    assert (found["query_id"], found["query"], found["stage"]) == ("q1", "falcon", "rerank")
     assert {hit["doc_id"]: hit["retrieval_score"] for hit in found["hits"]} == {"b": 2.0, "a": 1.0}
     titled = {"query": "falcon", "documents": [{"id": key, "title": "T", "text": TEXTS[key]} for key in "ba"]}
     stdin = json.dumps(titled).encode()

@@ -32,9 +32,9 @@ def test_one_ranking_for_each_group() -> None:
     groups = [group("1", a="x", b="xxx", c="xx"), group("2"), group("3", d="x")]
     rankings = rerank(Lengths(), groups, keep=2)
     assert [(ranking.query.id, ranking.doc_ids, ranking.stage) for ranking in rankings] == [
-        ("1", ["b", "c"], "cross"),
-        ("2", [], "cross"),
-        ("3", ["d"], "cross"),
+        ("1", ["b", "c"], "rerank"),
+        ("2", [], "rerank"),
+        ("3", ["d"], "rerank"),
     ]
     assert rerank(Lengths(), [], keep=2) == []
 
