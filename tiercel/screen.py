@@ -314,6 +314,7 @@ def print_model(folder: Path) -> None:
         ["model", f"{description.name} ({description.source})"],
         ["family", description.family],
         ["folder", str(folder)],
+        ["backend", description.backend],
         ["precision", description.precision],
         *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
@@ -334,6 +335,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         [
             model.name,
             model.family or "bundled, not exported",
+            model.backend,
             model.precision,
             _size(model.size_bytes),
             model.licence or "not stated",
@@ -342,7 +344,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         ]
         for model in models
     ]
-    _print_table(["model", "family", "precision", "size", "licence", "digest", "folder"], rows)
+    _print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:

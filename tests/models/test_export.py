@@ -18,6 +18,7 @@ from tiercel.models.description import ModelSource, is_exported
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
 from tiercel.models.export_encoder import export as export_bi
+from tiercel.models.forms import FORMS, Wanted
 from tiercel.models.parity import VectorParity
 
 
@@ -144,27 +145,28 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from tiercel.models import export, zoo
+from tiercel.models.forms import Wanted
 export.write_description = lambda *arguments: os._exit(9)
-zoo.prepare_model(sys.argv[1], cache_dir=Path(sys.argv[2]), precision="fp32", offline=True)
+zoo.prepare_model(sys.argv[1], cache_dir=Path(sys.argv[2]), wanted=Wanted("fp32"), offline=True)
 """
 
 
 def test_a_killed_export_leaves_no_usable_model(bert_folder: Path, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(bert_folder), str(tmp_path)], check=False)
     assert killed.returncode == 9
-    target = zoo.cache_folder(_source(bert_folder), tmp_path, precision="fp32")
+    target = zoo.cache_folder(_source(bert_folder), tmp_path, form=FORMS[1])
     assert not target.exists()
     (leftover,) = export.partial_folders(target)
     assert not is_exported(leftover)
 
     messages: list[str] = []
     found = zoo.prepare_model(
-        str(bert_folder), cache_dir=tmp_path, precision="fp32", offline=True, progress=messages.append
+        str(bert_folder), cache_dir=tmp_path, wanted=Wanted("fp32"), offline=True, progress=messages.append
     )
     assert found == target
     assert OnnxEncoder(found).dimension == 16
     assert export.partial_folders(target) == []
-    first = f"exporting tiny-bert to fp32 ONNX, once; it is kept in {target}"
+    first = f"exporting tiny-bert to fp32 ONNX for onnxruntime, once; it is kept in {target}"
     assert messages[:2] == [first, "Writing the graph"]
 
 

@@ -26,7 +26,7 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_provider_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="unknown provider 'abacus'; expected cpu or cuda"):
+    with pytest.raises(ModelError, match="unknown provider 'abacus'; expected cpu or cuda or tensorrt"):
         runtime.Session(tmp_path / "model.onnx", provider="abacus")
 
 

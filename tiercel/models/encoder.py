@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
 from tiercel.models.batching import batch_budget, pad_batch, plan_batches
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
+from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.tokenize import TokenBatch, Tokenizer
 from tiercel.models.workers import map_in_order
 
 if TYPE_CHECKING:
-    from tiercel.models.runtime import Session
+    from tiercel.models.sessions import LoadedGraph
 
 SENTENCE_OUTPUT = "sentence_embedding"
 MASK_INPUT = "attention_mask"
@@ -37,13 +37,12 @@ class OnnxEncoder:
     """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Encoder`.
 
     On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
-    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. (int8
-    quantises activations with one scale per run, so a batch mate would change it.) On a GPU texts of like length
-    are padded into batches of at most `batch_tokens`.
+    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
+    of like length are padded into batches of at most `batch_tokens`.
 
     Args:
         folder: holds tiercel.json, model.onnx and tokenizer.json.
-        provider: "cpu" or "cuda"; refused when it does not run.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
         batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
 
@@ -55,11 +54,12 @@ class OnnxEncoder:
     def __init__(
         self, folder: Path, *, provider: str = "cpu", threads: int = 1, batch_tokens: int | None = None
     ) -> None:
-        from tiercel.models.runtime import Session
+        from tiercel.models.sessions import open_exported, resolved_provider
 
+        provider = resolved_provider(provider)
         self._description = read_intact(folder, family="encoder")
         self._tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
-        self._session = Session(folder / GRAPH_FILE, provider=provider)
+        self._session = open_exported(folder, self._description, provider=provider, workers=threads)
         self._batch_tokens = batch_budget(
             batch_tokens,
             provider=provider,
@@ -151,11 +151,15 @@ class OnnxEncoder:
             )
 
 
-def embed_one(session: Session, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Vector of one text from its token ids of shape (tokens,): shape (dimension,), float32, L2 norm 1."""
-    input_ids = ids[np.newaxis, :]
-    feeds = {"input_ids": input_ids}
+def text_feeds(session: LoadedGraph, ids: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """What a run of one text is fed: arrays of shape (1, tokens)."""
+    feeds = {"input_ids": ids[np.newaxis, :]}
     if MASK_INPUT in session.inputs:
-        feeds[MASK_INPUT] = np.ones_like(input_ids)
-    vector: NDArray[np.float32] = session.run(feeds, [SENTENCE_OUTPUT])[0][0]
+        feeds[MASK_INPUT] = np.ones_like(feeds["input_ids"])
+    return feeds
+
+
+def embed_one(session: LoadedGraph, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Vector of one text from its token ids of shape (tokens,): shape (dimension,), float32, L2 norm 1."""
+    vector: NDArray[np.float32] = session.run(text_feeds(session, ids), [SENTENCE_OUTPUT])[0][0]
     return vector

@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import token_limit, write_tokenizer
 from tiercel.models.description import (
@@ -34,11 +33,17 @@ from tiercel.models.description import (
     licence_of,
     write_description,
 )
+from tiercel.models.forms import MASKED, Form, require_backend
 from tiercel.models.parity import Parity
+from tiercel.models.quantize import Feeds
+from tiercel.models.sessions import LoadedGraph, open_graph
 from tiercel.models.tracing import TorchGraph, quantize, write_graph
 
 # Worst difference of a traced fp32 graph from torch; honest ones differ by about 1e-6.
 PARITY_LIMIT = 1e-3
+
+# How the graph runs that torch has written, before anything is done to it.
+_TRACED = Form("onnxruntime", "cpu", "fp32")
 
 _Progress = Callable[[str], None]
 
@@ -69,6 +74,9 @@ class FamilyExport(ABC):
 
     Args:
         source: the folder that is exported.
+
+    Attributes:
+        form: how `open_graph` runs what is exported; set by whoever exports or measures.
     """
 
     family: ClassVar[ModelFamily]
@@ -77,6 +85,11 @@ class FamilyExport(ABC):
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        self.form = _TRACED
+
+    def open_graph(self, folder: Path) -> LoadedGraph:
+        """The graph in `folder`, run in the form that is being exported or measured."""
+        return open_graph(folder, self.form)
 
     @abstractmethod
     def check_source(self) -> None:
@@ -103,6 +116,10 @@ class FamilyExport(ABC):
         """How far the graph's values are from the source's: a dataclass of numbers."""
 
     @abstractmethod
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """Inputs of runs of one text each that show the quantiser the usual size of activations."""
+
+    @abstractmethod
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """Texts with what the finished graph in `folder` gives for them."""
 
@@ -124,7 +141,7 @@ def export_model(
     source: ModelSource,
     target: Path,
     *,
-    precision: Precision,
+    form: Form,
     max_tokens: int | None = None,
     progress: _Progress | None = None,
 ) -> ExportReport:
@@ -136,34 +153,36 @@ def export_model(
 
     Raises:
         ModelError: the extra is missing, the folder is no safetensors model of the family, `target` is taken, the
-            graph cannot be written, or what it gives in fp32 differs by more than `PARITY_LIMIT`.
+            graph cannot be written, what it gives in fp32 differs by more than `PARITY_LIMIT`, or the form cannot run
+            here.
     """
     started = time.monotonic()
     tell = progress or _silent
     _check_target(target)
     export.check_source()
+    require_backend(form.backend)
     with _partial_folder(target) as folder:
-        tell(f"exporting {source.name} to {precision} ONNX, once; it is kept in {target}")
+        tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
         limit = token_limit(model, max_tokens, where=str(source.folder))
         write_tokenizer(model, folder, next_step=export.other_model)
         tell("Writing the graph")
-        graph = write_graph(export.graph(model, masked=precision == "fp32"), folder, next_step=export.other_model)
+        is_masked = form.precision in MASKED
+        graph = write_graph(export.graph(model, masked=is_masked), folder, next_step=export.other_model)
         tell("Comparing with torch")
         reference = export.torch_values(model, max_tokens=limit)
+        export.form = _TRACED
         graph_parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         _check_parity(graph_parity, source, next_step=export.other_model)
-        parity = graph_parity
-        if precision == "int8":
-            tell("Quantising to int8")
-            quantize(folder)
-            parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
+        _convert(export, folder, form, max_tokens=limit, tell=tell)
+        export.form = form
+        parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
         description = ModelDescription(
             family=export.family,
             name=source.name,
             source=source.origin,
-            precision=precision,
+            precision=form.precision,
             dimension=export.dimension(probe),
             max_tokens=limit,
             prompts=export.prompts(model),
@@ -173,11 +192,19 @@ def export_model(
             graph=graph.summary,
             licence=licence_of(source.folder),
             extra=export.extra(model),
+            backend=form.backend,
         )
         description = dataclasses.replace(description, fingerprint=compute_fingerprint(folder, description))
         size_bytes = (folder / GRAPH_FILE).stat().st_size
         write_description(folder, description)
     return ExportReport(target, description, graph_parity, graph.fused, size_bytes, time.monotonic() - started)
+
+
+def _convert(export: FamilyExport, folder: Path, form: Form, *, max_tokens: int, tell: _Progress) -> None:
+    """Bring the fp32 graph in `folder` to the precision of the form; what a backend converts by itself is left."""
+    if form.precision == "int8":
+        tell("Quantising to int8")
+        quantize(folder, export.samples(folder, max_tokens=max_tokens))
 
 
 def partial_folders(target: Path) -> list[Path]:

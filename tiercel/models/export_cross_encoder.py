@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
     check_kind,
@@ -22,11 +22,13 @@ from tiercel.models.checkpoint import (
     read_modules,
     torch_arguments,
 )
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe
+from tiercel.models.description import TOKENIZER_FILE, ModelSource, Probe
 from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
-from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, score_one
+from tiercel.models.forms import Wanted, find_form
+from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, pair_feeds, score_one
 from tiercel.models.parity import Parity, compare_scores
+from tiercel.models.quantize import Feeds
 from tiercel.models.tokenize import PairTokenizer
 from tiercel.models.tracing import TorchGraph, quiet
 
@@ -43,6 +45,7 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
@@ -51,8 +54,9 @@ def export(
     The graph gives `score`, float32 of shape (pairs,): the logit of a model with one label; of one with two, the
     second logit less the first, which orders documents as the probability of the second label does.
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        CrossEncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+        CrossEncoderExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
@@ -162,7 +166,26 @@ class CrossEncoderExport(FamilyExport):
 
     def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
         """Shape (queries, documents), float32: what the graph gives for the same pairs."""
-        return _onnx_scores(folder, self._queries, _parity_documents(), max_tokens=max_tokens)
+        return self._onnx_scores(folder, self._queries, _parity_documents(), max_tokens=max_tokens)
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """Every query with some of the documents, each document once."""
+        graph = self.open_graph(folder)
+        tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+        documents = _parity_documents()
+        batches = [
+            tokenizer.encode(query, documents[number :: len(self._queries)])
+            for number, query in enumerate(self._queries)
+        ]
+        return [pair_feeds(graph, pair) for batch in batches for pair in batch.pairs]
+
+    def _onnx_scores(
+        self, folder: Path, queries: Sequence[str], documents: Sequence[str], *, max_tokens: int
+    ) -> NDArray[np.float32]:
+        graph = self.open_graph(folder)
+        tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+        rows = [[score_one(graph, pair) for pair in tokenizer.encode(query, documents).pairs] for query in queries]
+        return np.array(rows, dtype=np.float32)
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Scores, order and the best ten."""
@@ -171,7 +194,7 @@ class CrossEncoderExport(FamilyExport):
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """A query and documents with the score of each."""
         query, documents = self._queries[0], _parity_documents()[-_PROBE_DOCUMENTS - 1 : -1]
-        scores = _onnx_scores(folder, [query], documents, max_tokens=max_tokens)
+        scores = self._onnx_scores(folder, [query], documents, max_tokens=max_tokens)
         return Probe((query, *documents), rounded(scores[0]))
 
     def extra(self, model: Any) -> dict[str, Any]:
@@ -214,14 +237,3 @@ def _graph_module(model: Any, names: Sequence[str]) -> Any:
             return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
 
     return GraphModule().eval()
-
-
-def _onnx_scores(
-    folder: Path, queries: Sequence[str], documents: Sequence[str], *, max_tokens: int
-) -> NDArray[np.float32]:
-    from tiercel.models.runtime import Session
-
-    session = Session(folder / GRAPH_FILE)
-    tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
-    rows = [[score_one(session, pair) for pair in tokenizer.encode(query, documents).pairs] for query in queries]
-    return np.array(rows, dtype=np.float32)

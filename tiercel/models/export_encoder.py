@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
     check_kind,
@@ -19,10 +19,12 @@ from tiercel.models.checkpoint import (
     read_modules,
     torch_arguments,
 )
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe, Prompts
-from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_one
+from tiercel.models.description import TOKENIZER_FILE, ModelSource, Probe, Prompts
+from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_one, text_feeds
 from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
+from tiercel.models.forms import Wanted, find_form
 from tiercel.models.parity import Parity, compare_vectors
+from tiercel.models.quantize import Feeds
 from tiercel.models.tokenize import Tokenizer
 from tiercel.models.tracing import TorchGraph, quiet
 
@@ -38,6 +40,7 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
@@ -46,8 +49,9 @@ def export(
     The graph gives `sentence_embedding`, float32 of shape (texts, dimension), rows of L2 norm 1, and
     `token_embeddings` of shape (texts, tokens, hidden).
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        EncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+        EncoderExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
@@ -101,7 +105,18 @@ class EncoderExport(FamilyExport):
 
     def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
         """Shape (texts, dimension), float32, rows of norm 1: what the graph gives, without any prompt."""
-        return _onnx_vectors(folder, _parity_texts(), max_tokens=max_tokens)
+        return self._onnx_vectors(folder, _parity_texts(), max_tokens=max_tokens)
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """The texts that parity is measured on."""
+        graph = self.open_graph(folder)
+        tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(_parity_texts())
+        return [text_feeds(graph, ids) for ids in tokens.ids]
+
+    def _onnx_vectors(self, folder: Path, texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float32]:
+        graph = self.open_graph(folder)
+        tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(texts)
+        return np.stack([embed_one(graph, ids) for ids in tokens.ids])
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Cosines, similarities and neighbours."""
@@ -109,7 +124,7 @@ class EncoderExport(FamilyExport):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """One text with its vector."""
-        return Probe((_PROBE_TEXT,), rounded(_onnx_vectors(folder, [_PROBE_TEXT], max_tokens=max_tokens)[0]))
+        return Probe((_PROBE_TEXT,), rounded(self._onnx_vectors(folder, [_PROBE_TEXT], max_tokens=max_tokens)[0]))
 
     def dimension(self, probe: Probe) -> int:
         """Length of the probe's vector."""
@@ -149,11 +164,3 @@ def _graph_module(model: Any) -> Any:
             return torch.nn.functional.normalize(features[SENTENCE_OUTPUT], dim=-1), token_vectors
 
     return GraphModule().eval()
-
-
-def _onnx_vectors(folder: Path, texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float32]:
-    from tiercel.models.runtime import Session
-
-    session = Session(folder / GRAPH_FILE)
-    tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(texts)
-    return np.stack([embed_one(session, ids) for ids in tokens.ids])

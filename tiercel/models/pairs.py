@@ -13,24 +13,28 @@ from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.tokenize import TokenPair
 
 if TYPE_CHECKING:
-    from tiercel.models.runtime import Session
+    from tiercel.models.sessions import LoadedGraph
 
 SCORE_OUTPUT = "score"
 TYPES_INPUT = "token_type_ids"
 
 
-def score_one(session: Session, pair: TokenPair) -> float:
-    """Logit of one pair."""
-    input_ids = pair.ids[np.newaxis, :]
-    feeds = {"input_ids": input_ids}
+def pair_feeds(session: LoadedGraph, pair: TokenPair) -> dict[str, NDArray[np.int64]]:
+    """What a run of one pair is fed: arrays of shape (1, tokens)."""
+    feeds = {"input_ids": pair.ids[np.newaxis, :]}
     if MASK_INPUT in session.inputs:
-        feeds[MASK_INPUT] = np.ones_like(input_ids)
+        feeds[MASK_INPUT] = np.ones_like(feeds["input_ids"])
     if TYPES_INPUT in session.inputs:
         feeds[TYPES_INPUT] = pair.types[np.newaxis, :]
-    return float(session.run(feeds, [SCORE_OUTPUT])[0][0])
+    return feeds
 
 
-def score_padded(session: Session, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
+def score_one(session: LoadedGraph, pair: TokenPair) -> float:
+    """Logit of one pair."""
+    return float(session.run(pair_feeds(session, pair), [SCORE_OUTPUT])[0][0])
+
+
+def score_padded(session: LoadedGraph, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
     """Logits of at least one pair in one run of a graph with a mask: shape (pairs,), float32, in input order."""
     batch = pad_batch([pair.ids for pair in pairs])
     feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
