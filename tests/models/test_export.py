@@ -94,7 +94,7 @@ def test_the_fingerprint_tells_precision_and_limit_apart(
 def test_an_fp32_graph_that_differs_is_refused(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_encoder, "compare_vectors", lambda *matrices: VectorParity(61, 0.01, 0.02, 0.5))
+    monkeypatch.setattr(export_encoder, "compare_vectors", lambda *matrices: VectorParity(61, 0.01, 0.02, 0.5, 0.5))
     with pytest.raises(ModelError, match=r"differs from torch by 0\.02; expected at most 0\.001"):
         export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert list(tmp_path.iterdir()) == []

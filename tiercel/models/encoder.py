@@ -128,15 +128,7 @@ class OnnxEncoder:
         return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
 
     def _embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        if self._batch_tokens is None:
-            rows = map_in_order(partial(embed_one, self._session), ids, workers=self._threads)
-            return np.stack(rows)
-        vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
-        for positions in plan_batches([row.size for row in ids], max_batch_tokens=self._batch_tokens):
-            batch = pad_batch([ids[position] for position in positions])
-            feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
-            vectors[positions] = self._session.run(feeds, [SENTENCE_OUTPUT])[0]
-        return vectors
+        return embed_texts(self._session, ids, batch_tokens=self._batch_tokens, workers=self._threads)
 
     def _check_probe(self, folder: Path) -> None:
         probe = self._description.probe
@@ -163,3 +155,20 @@ def embed_one(session: LoadedGraph, ids: NDArray[np.int64]) -> NDArray[np.float3
     """Vector of one text from its token ids of shape (tokens,): shape (dimension,), float32, L2 norm 1."""
     vector: NDArray[np.float32] = session.run(text_feeds(session, ids), [SENTENCE_OUTPUT])[0][0]
     return vector
+
+
+def embed_texts(
+    session: LoadedGraph, ids: Sequence[NDArray[np.int64]], *, batch_tokens: int | None, workers: int
+) -> NDArray[np.float32]:
+    """Vectors of at least one text: shape (texts, dimension), float32, rows of L2 norm 1, in input order.
+
+    `batch_tokens` None: each text a run of its own, `workers` at a time; else padded batches.
+    """
+    if batch_tokens is None:
+        return np.stack(map_in_order(partial(embed_one, session), ids, workers=workers))
+    found: dict[int, NDArray[np.float32]] = {}
+    for positions in plan_batches([row.size for row in ids], max_batch_tokens=batch_tokens):
+        batch = pad_batch([ids[position] for position in positions])
+        feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
+        found |= zip(positions, session.run(feeds, [SENTENCE_OUTPUT])[0], strict=True)
+    return np.stack([found[position] for position in range(len(ids))])

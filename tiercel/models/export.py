@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
-from tiercel.models.checkpoint import token_limit, write_tokenizer
+from tiercel.models.batching import GPU_BATCH_TOKENS
+from tiercel.models.checkpoint import network, token_limit, write_tokenizer
 from tiercel.models.description import (
     GRAPH_FILE,
     ModelDescription,
@@ -33,11 +34,12 @@ from tiercel.models.description import (
     licence_of,
     write_description,
 )
-from tiercel.models.forms import MASKED, Form, require_backend
+from tiercel.models.forms import MASKED, Form
+from tiercel.models.gpu_graph import pack_graph, placeholder_attention
 from tiercel.models.parity import Parity
 from tiercel.models.quantize import Feeds
-from tiercel.models.sessions import LoadedGraph, open_graph
-from tiercel.models.tracing import TorchGraph, quantize, write_graph
+from tiercel.models.sessions import LoadedGraph, open_graph, require_form
+from tiercel.models.tracing import TorchGraph, quantize, quiet, write_graph
 
 # Worst difference of a traced fp32 graph from torch; honest ones differ by about 1e-6.
 PARITY_LIMIT = 1e-3
@@ -76,20 +78,33 @@ class FamilyExport(ABC):
         source: the folder that is exported.
 
     Attributes:
-        form: how `open_graph` runs what is exported; set by whoever exports or measures.
+        texts: what parity and speed are measured on, at least twenty.
+        form: how `open_graph` runs what is exported; it and `workers` are set by whoever exports or measures.
+        workers: how many runs go on at a time.
+        torch_batch: how many texts or pairs torch runs at once.
     """
 
     family: ClassVar[ModelFamily]
     other_model: ClassVar[str]
     """The next step where this model cannot be used."""
+    unit: ClassVar[str]
+    """What is counted where speed is measured."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        self.texts = bundled_sample_texts()
         self.form = _TRACED
+        self.workers = 1
+        self.torch_batch = 8
 
     def open_graph(self, folder: Path) -> LoadedGraph:
         """The graph in `folder`, run in the form that is being exported or measured."""
-        return open_graph(folder, self.form)
+        return open_graph(folder, self.form, workers=self.workers)
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Most padded tokens of one run; None: one text or pair per run, as on the CPU."""
+        return None if self.form.provider == "cpu" else GPU_BATCH_TOKENS
 
     @abstractmethod
     def check_source(self) -> None:
@@ -108,8 +123,19 @@ class FamilyExport(ABC):
         """What the source gives for the texts that parity is measured on."""
 
     @abstractmethod
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
+        """Loads the graph and the tokenizer in `folder`; what is called cuts the texts into tokens and runs them.
+
+        It gives the same as `torch_values`, in the same shape.
+        """
+
     def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """The same of the graph and tokenizer in `folder`, in the same shape."""
+        """What the graph in `folder` gives, once."""
+        return self.runner(folder, max_tokens=max_tokens)()
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many texts or pairs are measured; known once `torch_values` was called."""
 
     @abstractmethod
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
@@ -160,7 +186,7 @@ def export_model(
     tell = progress or _silent
     _check_target(target)
     export.check_source()
-    require_backend(form.backend)
+    require_form(form)
     with _partial_folder(target) as folder:
         tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
@@ -174,7 +200,7 @@ def export_model(
         export.form = _TRACED
         graph_parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         _check_parity(graph_parity, source, next_step=export.other_model)
-        _convert(export, folder, form, max_tokens=limit, tell=tell)
+        _convert(export, folder, form, model=model, max_tokens=limit, tell=tell)
         export.form = form
         parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
@@ -200,11 +226,20 @@ def export_model(
     return ExportReport(target, description, graph_parity, graph.fused, size_bytes, time.monotonic() - started)
 
 
-def _convert(export: FamilyExport, folder: Path, form: Form, *, max_tokens: int, tell: _Progress) -> None:
+def _convert(export: FamilyExport, folder: Path, form: Form, *, model: Any, max_tokens: int, tell: _Progress) -> None:
     """Bring the fp32 graph in `folder` to the precision of the form; what a backend converts by itself is left."""
     if form.precision == "int8":
         tell("Quantising to int8")
         quantize(folder, export.samples(folder, max_tokens=max_tokens))
+    if form.precision == "fp16":
+        tell("Packing for the GPU in fp16")
+        with placeholder_attention(network(model)):
+            write_graph(export.graph(model, masked=True), folder, next_step=export.other_model)
+        traced = folder / "traced.onnx"
+        (folder / GRAPH_FILE).replace(traced)
+        with quiet():
+            pack_graph(traced, folder / GRAPH_FILE)
+        traced.unlink()
 
 
 def partial_folders(target: Path) -> list[Path]:

@@ -20,8 +20,8 @@ from tiercel.models.checkpoint import (
     torch_arguments,
 )
 from tiercel.models.description import TOKENIZER_FILE, ModelSource, Probe, Prompts
-from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_one, text_feeds
-from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
+from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_texts, text_feeds
+from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
 from tiercel.models.forms import Wanted, find_form
 from tiercel.models.parity import Parity, compare_vectors
 from tiercel.models.quantize import Feeds
@@ -59,6 +59,7 @@ class EncoderExport(FamilyExport):
     """Exports one bi-encoder."""
 
     family = "encoder"
+    unit = "texts"
     other_model = "Use another encoder, such as all-MiniLM-L6-v2"
 
     def check_source(self) -> None:
@@ -99,24 +100,38 @@ class EncoderExport(FamilyExport):
         model.max_seq_length = max_tokens
         with quiet():
             vectors: NDArray[np.float32] = model.encode(
-                _parity_texts(), prompt="", batch_size=8, normalize_embeddings=True, show_progress_bar=False
+                self._measured(),
+                prompt="",
+                batch_size=self.torch_batch,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
         return vectors
 
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """Shape (texts, dimension), float32, rows of norm 1: what the graph gives, without any prompt."""
-        return self._onnx_vectors(folder, _parity_texts(), max_tokens=max_tokens)
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
+        """Gives shape (texts, dimension), float32, rows of norm 1, without any prompt."""
+        return self._runner(folder, self._measured(), max_tokens=max_tokens)
+
+    def count(self) -> int:
+        """The texts."""
+        return len(self._measured())
 
     def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
         """The texts that parity is measured on."""
         graph = self.open_graph(folder)
-        tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(_parity_texts())
+        tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(self._measured())
         return [text_feeds(graph, ids) for ids in tokens.ids]
 
-    def _onnx_vectors(self, folder: Path, texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float32]:
+    def _measured(self) -> list[str]:
+        """The texts and all of them in one, so that truncation is seen too."""
+        return [*self.texts, " ".join(self.texts)]
+
+    def _runner(self, folder: Path, texts: Sequence[str], *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
         graph = self.open_graph(folder)
-        tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(texts)
-        return np.stack([embed_one(graph, ids) for ids in tokens.ids])
+        tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+        return lambda: embed_texts(
+            graph, tokenizer.encode(texts).ids, batch_tokens=self.batch_tokens, workers=self.workers
+        )
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Cosines, similarities and neighbours."""
@@ -124,7 +139,7 @@ class EncoderExport(FamilyExport):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """One text with its vector."""
-        return Probe((_PROBE_TEXT,), rounded(self._onnx_vectors(folder, [_PROBE_TEXT], max_tokens=max_tokens)[0]))
+        return Probe((_PROBE_TEXT,), rounded(self._runner(folder, [_PROBE_TEXT], max_tokens=max_tokens)()[0]))
 
     def dimension(self, probe: Probe) -> int:
         """Length of the probe's vector."""
@@ -136,12 +151,6 @@ class EncoderExport(FamilyExport):
         default = known.get(model.default_prompt_name or "", "")
         document = next((known[name] for name in _DOCUMENT_PROMPTS if name in known), default)
         return Prompts(query=known.get("query", default), document=document)
-
-
-def _parity_texts() -> list[str]:
-    """The bundled texts and all of them in one, so that truncation is seen too."""
-    texts = bundled_sample_texts()
-    return [*texts, " ".join(texts)]
 
 
 def _graph_module(model: Any) -> Any:
@@ -164,3 +173,6 @@ def _graph_module(model: Any) -> Any:
             return torch.nn.functional.normalize(features[SENTENCE_OUTPUT], dim=-1), token_vectors
 
     return GraphModule().eval()
+
+
+EXPORT = EncoderExport

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.models.batching import pad_batch
+from tiercel.models.batching import pad_batch, plan_batches
 from tiercel.models.encoder import MASK_INPUT
 from tiercel.models.tokenize import TokenPair
+from tiercel.models.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.models.sessions import LoadedGraph
@@ -41,3 +43,22 @@ def score_padded(session: LoadedGraph, pairs: Sequence[TokenPair]) -> NDArray[np
     if TYPES_INPUT in session.inputs:
         feeds[TYPES_INPUT] = pad_batch([pair.types for pair in pairs]).input_ids
     return session.run(feeds, [SCORE_OUTPUT])[0]
+
+
+def score_pairs(
+    session: LoadedGraph, pairs: Sequence[TokenPair], *, batch_tokens: int | None, workers: int
+) -> NDArray[np.float32]:
+    """Logits of pairs: shape (pairs,), float32, in input order.
+
+    `batch_tokens` None: each pair a run of its own, `workers` at a time, longest first; else padded batches.
+    """
+    logits = np.empty(len(pairs), dtype=np.float32)
+    lengths = [pair.ids.size for pair in pairs]
+    if batch_tokens is None:
+        order = sorted(range(len(pairs)), key=lambda position: -lengths[position])
+        run = partial(score_one, session)
+        logits[order] = map_in_order(run, [pairs[position] for position in order], workers=workers)
+        return logits
+    for positions in plan_batches(lengths, max_batch_tokens=batch_tokens):
+        logits[positions] = score_padded(session, [pairs[position] for position in positions])
+    return logits

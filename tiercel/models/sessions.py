@@ -40,6 +40,15 @@ def resolved_provider(provider: str, tell: Callable[[str], None] | None = None) 
     return name
 
 
+def require_form(form: Form) -> None:
+    """Raise ModelError where the package or the provider of a form is not there."""
+    require_backend(form.backend)
+    if form.provider != "cpu":
+        from tiercel.models.runtime import check_provider
+
+        check_provider(form.provider)
+
+
 def open_graph(folder: Path, form: Form, *, workers: int = 1) -> LoadedGraph:
     """Load the graph of a folder for `workers` runs at a time, each of one thread on the CPU.
 

@@ -12,11 +12,13 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from tiercel.config import Settings
 from tiercel.errors import ModelError
 from tiercel.models.choices import read_choice
 from tiercel.models.description import (
@@ -33,6 +35,10 @@ from tiercel.models.description import (
 )
 from tiercel.models.forms import Form, Wanted, find_form
 from tiercel.models.sessions import resolved_provider
+
+if TYPE_CHECKING:
+    from tiercel.models.bench import BenchReport
+    from tiercel.models.export import FamilyExport
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
@@ -119,6 +125,49 @@ def prepare_model(
     if not is_intact(target):
         _export_locked(source, target, form=form, family=family, progress=progress)
     return target
+
+
+def bench_model(
+    name: str,
+    *,
+    family: ModelFamily,
+    settings: Settings,
+    texts: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> BenchReport:
+    """Measure a model in every form that runs here, on texts of the user or the bundled ones; keep the best.
+
+    Raises ModelError where the model is not there, is exported already, or cannot be exported.
+    """
+    from tiercel.models.bench import bench, check_texts
+
+    provider = resolved_provider(settings.provider, progress)
+    source = find_source(name, offline=settings.offline, family=family)
+    if source.is_exported:
+        raise ModelError(
+            "it is exported already, in one form",
+            expected="the model that it was exported from, which torch can run",
+            next_step="Name the folder or the hub name that it came from",
+            where=str(source.folder),
+        )
+    export: FamilyExport = exporter(family).EXPORT(source.folder)
+    if texts is not None:
+        export.texts = check_texts(texts)
+
+    def prepare(form: Form) -> Path:
+        wanted = Wanted(form.precision, form.backend, form.provider)
+        return prepare_model(
+            name,
+            family=family,
+            wanted=wanted,
+            cache_dir=settings.cache_dir,
+            offline=settings.offline,
+            progress=progress,
+        )
+
+    return bench(
+        export, source, cache_dir=settings.cache_dir, provider=provider, workers=settings.threads, prepare=prepare
+    )
 
 
 @dataclass(frozen=True, slots=True)

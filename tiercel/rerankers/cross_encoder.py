@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from tiercel.config import Precision, ScoreKind
 from tiercel.errors import ModelError, UsageError
-from tiercel.models.batching import batch_budget, plan_batches
+from tiercel.models.batching import batch_budget
 from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.encoder import MASK_INPUT
-from tiercel.models.pairs import score_one, score_padded
+from tiercel.models.pairs import score_pairs
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.protocols import CandidateGroup
@@ -148,16 +148,7 @@ class OnnxCrossEncoder:
 
     def _run(self, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
         """Logits of the pairs: shape (len(pairs),), float32, in input order."""
-        logits = np.empty(len(pairs), dtype=np.float32)
-        lengths = [pair.ids.size for pair in pairs]
-        if self._batch_tokens is None:
-            order = sorted(range(len(pairs)), key=lambda position: -lengths[position])
-            run = partial(score_one, self._session)
-            logits[order] = map_in_order(run, [pairs[position] for position in order], workers=self._threads)
-            return logits
-        for positions in plan_batches(lengths, max_batch_tokens=self._batch_tokens):
-            logits[positions] = score_padded(self._session, [pairs[position] for position in positions])
-        return logits
+        return score_pairs(self._session, pairs, batch_tokens=self._batch_tokens, workers=self._threads)
 
     def _check_finite(self, groups: Sequence[CandidateGroup], scores: Sequence[NDArray[np.float32]]) -> None:
         for group, array in zip(groups, scores, strict=True):
