@@ -214,7 +214,7 @@ def _code_embeddings(graph: Any, array: Any, node: Any) -> None:
     names = [f"{array.name}_codes", f"{array.name}_steps"]
     for values, name in zip((np.ascontiguousarray(codes.T), steps[:, np.newaxis]), names, strict=True):
         graph.initializer.append(numpy_helper.from_array(values, name))
-    found = [f"{node.output[0]}_{part}" for part in ("codes", "steps", "values")]
+    found = [f"{node.output[0]}_looked_up_{part}" for part in ("codes", "steps", "values")]
     for name, output in zip(names, found, strict=False):
         graph.node.append(helper.make_node("Gather", [name, node.input[1]], [output]))
     graph.node.append(helper.make_node("Cast", [found[0]], [found[2]], to=TensorProto.FLOAT))
