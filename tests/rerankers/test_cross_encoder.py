@@ -84,6 +84,15 @@ class TestInt8(_Conformance):
         return OnnxCrossEncoder(cross_int8.folder, threads=2)
 
 
+class TestOpenVino(_Conformance):
+    @pytest.fixture
+    def reranker(self, cross_folder: Path, tmp_path: Path) -> OnnxCrossEncoder:
+        pytest.importorskip("openvino", reason="the extra tiercel[openvino] is not installed")
+        source = find_source(str(cross_folder), offline=True)
+        report = export(source, tmp_path / "model", precision="int8", backend="openvino")
+        return OnnxCrossEncoder(report.folder, threads=2)
+
+
 class TestSigmoid(_Conformance):
     @pytest.fixture
     def reranker(self, cross_int8: ExportReport) -> OnnxCrossEncoder:
