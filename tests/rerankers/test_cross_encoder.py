@@ -84,13 +84,17 @@ class TestInt8(_Conformance):
         return OnnxCrossEncoder(cross_int8.folder, threads=2)
 
 
+@pytest.fixture(scope="session")
+def cross_openvino(cross_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    pytest.importorskip("openvino", reason="the extra tiercel[openvino] is not installed")
+    target = tmp_path_factory.mktemp("exported") / "cross-openvino"
+    return export(find_source(str(cross_folder), offline=True), target, precision="int8", backend="openvino")
+
+
 class TestOpenVino(_Conformance):
     @pytest.fixture
-    def reranker(self, cross_folder: Path, tmp_path: Path) -> OnnxCrossEncoder:
-        pytest.importorskip("openvino", reason="the extra tiercel[openvino] is not installed")
-        source = find_source(str(cross_folder), offline=True)
-        report = export(source, tmp_path / "model", precision="int8", backend="openvino")
-        return OnnxCrossEncoder(report.folder, threads=2)
+    def reranker(self, cross_openvino: ExportReport) -> OnnxCrossEncoder:
+        return OnnxCrossEncoder(cross_openvino.folder, threads=2)
 
 
 class TestSigmoid(_Conformance):

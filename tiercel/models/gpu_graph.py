@@ -49,7 +49,8 @@ def pack_graph(source: Path, target: Path) -> int:
     Raises ModelError where the placeholders are not found as BERT and its kin have them.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    from tiercel.models.runtime import in_half_precision
 
     model = onnx.load(source)
     attention = [node for node in model.graph.node if node.op_type == _PLACEHOLDER]
@@ -62,7 +63,7 @@ def pack_graph(source: Path, target: Path) -> int:
         model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     for opset in [opset for opset in model.opset_import if opset.domain == _ATTENTION]:
         model.opset_import.remove(opset)
-    onnx.save(convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True), target)
+    onnx.save(in_half_precision(model), target)
     return len(attention)
 
 

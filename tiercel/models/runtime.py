@@ -217,6 +217,14 @@ def fuse_graph(source: Path, target: Path) -> dict[str, int]:
     return {name: count for name, count in statistics.items() if count}
 
 
+def in_half_precision(model: Any) -> Any:
+    """An onnx model with its fp32 numbers in fp16, but for what goes in and out. Needs the package `onnx`."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    # Types are not inferred: onnx does not know the operators of onnxruntime.
+    return convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+
+
 def open_inside(path: Path, names: Sequence[str]) -> Session:
     """The graph of a file, giving these of its inner arrays, float32, beside its outputs. Needs the package `onnx`."""
     import onnx
