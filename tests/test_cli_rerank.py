@@ -482,5 +482,6 @@ def test_models_lists_what_is_there(run: Run, model: str, made: Path) -> None:
     assert (found["name"], found["family"], found["precision"]) == ("tiny", "cross-encoder", "int8")
     assert found["size_bytes"] == sum(path.stat().st_size for path in Path(folder).iterdir())
     rows = run("models").rows
-    assert rows[0] == ["model", "family", "precision", "size", "licence", "digest", "folder"]
-    assert next(row for row in rows if row[6] == folder)[:3] == ["tiny", "cross-encoder", "int8"]
+    assert rows[0] == ["model", "family", "backend", "precision", "size", "licence", "digest", "folder"]
+    row = next(row for row in rows if row[7] == folder)
+    assert row[:4] == ["tiny", "cross-encoder", "onnxruntime", "int8"]

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiercel.config import Precision, Settings
+from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.reranking import STAGES, IndexTokens, RerankOptions, Workshop, make_stage
 from tiercel.reranking import what_was_read as told
@@ -146,16 +146,18 @@ def export_model(
     settings: Settings,
     family: ModelFamily = "encoder",
     precision: Precision | None = None,
+    backend: Backend | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Export a model into the user's cache, unless it is there; returns its folder."""
+    from tiercel.models.forms import Wanted
     from tiercel.models.zoo import prepare_model
 
     return prepare_model(
         name,
         family=family,
+        wanted=Wanted(precision, backend, settings.provider),
         cache_dir=settings.cache_dir,
-        precision=precision,
         offline=settings.offline,
         progress=say,
     )

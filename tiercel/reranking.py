@@ -32,7 +32,8 @@ class RerankOptions:
     """How candidates are scored.
 
     Attributes:
-        precision: of the model; None for int8 (on a GPU fp32), or what an exported folder has.
+        precision: of the model; None for what an exported folder has, or `export --bench` found best, else int8 (on a
+            GPU fp16).
         score: "logit", the model's own number, or "sigmoid", between 0 and 1.
         long: what is done with a document that is longer than the model's window; "first" reads its beginning.
         overlap: tokens (words, marks) that a window of `long` repeats of the one before, at most.
@@ -111,6 +112,7 @@ def make_reranker(
 
 def _cross(model: str, workshop: Workshop) -> Reranker:
     """A cross-encoder."""
+    from tiercel.models.forms import Wanted
     from tiercel.models.zoo import prepare_model
     from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
     from tiercel.rerankers.long_documents import LongDocuments
@@ -121,8 +123,8 @@ def _cross(model: str, workshop: Workshop) -> Reranker:
     folder = prepare_model(
         model,
         family="cross-encoder",
+        wanted=Wanted(options.precision, provider=settings.provider),
         cache_dir=settings.cache_dir,
-        precision=options.precision or (None if settings.provider == "cpu" else "fp32"),
         offline=settings.offline,
         progress=workshop.say,
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
+    from tiercel.models.bench import BenchReport
     from tiercel.models.zoo import KnownModel
     from tiercel.types import DocId, Document, Hit, Ranking
 
@@ -338,15 +339,21 @@ def print_verified(index: Index, *, as_json: bool) -> None:
     typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written, {legs}")
 
 
-def print_model(folder: Path) -> None:
+def print_model(folder: Path, *, as_json: bool = False) -> None:
     """What an exported model is, and how near it is to its source."""
     from tiercel.models.description import read_description
 
     description = read_description(folder)
+    if as_json:
+        facts = asdict(description)
+        del facts["probe"]
+        _print_json({**facts, "folder": str(folder)})
+        return
     rows = [
         ["model", f"{description.name} ({description.source})"],
         ["family", description.family],
         ["folder", str(folder)],
+        ["backend", description.backend],
         ["precision", description.precision],
         *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
@@ -359,6 +366,40 @@ def print_model(folder: Path) -> None:
     _print_table(["", ""], rows, header=False)
 
 
+def print_bench(report: BenchReport, *, as_json: bool) -> None:
+    """How fast a model is in each form, how near to torch, and which form later uses take."""
+    from tiercel.models.bench import MIN_SPEARMAN, MIN_TOP10
+
+    if as_json:
+        _print_json(
+            {
+                "unit": report.unit,
+                "forms": [asdict(found) for found in report.figures],
+                "left_out": list(report.left_out),
+                "bar": {"spearman": MIN_SPEARMAN, "top10": MIN_TOP10},
+                "best": asdict(report.best),
+                "kept": str(report.kept),
+            }
+        )
+        return
+    rows = [
+        [
+            found.name,
+            f"{found.rate:,.1f}",
+            f"{found.ratio:.2f}",
+            f"{found.spearman:.4f}",
+            f"{found.top10:.3f}",
+            _size(found.size_bytes) if found.size_bytes else "",
+        ]
+        for found in report.figures
+    ]
+    _print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
+    notes = [f"not measured: {line}" for line in report.left_out]
+    bar = f"of those with a rank correlation of {MIN_SPEARMAN} and {MIN_TOP10} of the ten best of torch fp32"
+    notes.append(f"later uses of this model take {report.best}, the fastest {bar}; kept in {report.kept}")
+    _print_notes(notes)
+
+
 def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
     """What models this machine has: name, family, precision, size, licence, digest, folder."""
     if as_json:
@@ -368,6 +409,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         [
             model.name,
             model.family or "bundled, not exported",
+            model.backend,
             model.precision,
             _size(model.size_bytes),
             model.licence or "not stated",
@@ -376,7 +418,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         ]
         for model in models
     ]
-    _print_table(["model", "family", "precision", "size", "licence", "digest", "folder"], rows)
+    _print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:

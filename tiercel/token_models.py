@@ -35,14 +35,15 @@ def named_token_model(
     `family` is that of a model that is to be exported: by default late-interaction, of a bundled one encoder. An
     exported folder says its own. Raises ModelError where it cannot be had or gives no vectors of tokens.
     """
+    from tiercel.models.forms import Wanted
     from tiercel.models.zoo import known_names, prepare_model
 
     usual: ModelFamily = "encoder" if name in known_names() else "late-interaction"
     folder = prepare_model(
         name,
         family=exported_family(name) or family or usual,
+        wanted=Wanted(precision, provider=settings.provider),
         cache_dir=settings.cache_dir,
-        precision=precision or (None if settings.provider == "cpu" else "fp32"),
         offline=settings.offline,
         progress=say,
     )

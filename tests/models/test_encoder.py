@@ -119,7 +119,7 @@ def test_changed_files_are_noticed(exported_fp32: ExportReport, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("format", 99, "format 99; expected format 2"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
+    [("format", 99, "format 99; expected format 3"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
 )
 def test_a_damaged_description(
     exported_fp32: ExportReport, tmp_path: Path, field: str, value: object, message: str

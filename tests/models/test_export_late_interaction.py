@@ -24,6 +24,7 @@ from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
 from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.export_late_interaction import LateInteractionExport, export
+from tiercel.models.forms import Wanted
 from tiercel.models.runtime import Session
 from tiercel.models.token_encoder import OnnxTokenEncoder
 from tiercel.rerankers.maxsim import maxsim
@@ -188,7 +189,7 @@ def test_documents_can_be_cut_shorter(late_folder: Path, late_fp32: ExportReport
 
 
 def test_the_zoo_exports_it_once_and_tells_families_apart(bert_folder: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"cache_dir": tmp_path, "precision": "fp32", "offline": True}
+    options: dict[str, Any] = {"cache_dir": tmp_path, "wanted": Wanted("fp32"), "offline": True}
     late = zoo.prepare_model(str(bert_folder), family="late-interaction", **options)
     plain = zoo.prepare_model(str(bert_folder), **options)
     assert late != plain

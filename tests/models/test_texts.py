@@ -32,13 +32,18 @@ def _by_hand(folder: Path, words: list[str], attended: int) -> NDArray[np.float3
     return unit_rows(states[0])
 
 
+def _network(exported: ExportReport, sides: Sides, *, batch_tokens: int | None = None) -> TextNetwork:
+    graph = Session(exported.folder / "model.onnx")
+    return TextNetwork(exported.folder, sides, graph, batch_tokens=batch_tokens)
+
+
 @pytest.mark.parametrize(("attended", "counted"), [(False, 4), (True, 6)])
 @pytest.mark.parametrize("batch_tokens", [None, 100])
 def test_short_queries_are_filled_up(
     exported_fp32: ExportReport, attended: bool, counted: int, batch_tokens: int | None
 ) -> None:
     sides = Sides(Side(24, Filler(MASK, length=6, attended=attended)), Side(24))
-    network = TextNetwork(exported_fp32.folder, sides, batch_tokens=batch_tokens)
+    network = _network(exported_fp32, sides, batch_tokens=batch_tokens)
     [[[filled], [long]]] = network.run(["the falcon", "the falcon hunts by the river"], [TOKEN_OUTPUT], query=True)
     [[[plain]]] = network.run(["the falcon"], [TOKEN_OUTPUT], query=False)
     np.testing.assert_allclose(filled, _by_hand(exported_fp32.folder, [*WORDS, "[MASK]", "[MASK]"], counted), atol=1e-5)
@@ -48,7 +53,7 @@ def test_short_queries_are_filled_up(
 
 def test_skipped_tokens_are_read_all_the_same(exported_fp32: ExportReport) -> None:
     sides = Sides(Side(24), Side(24, skipped=(VOCABULARY.index("the"), VOCABULARY.index("[SEP]"))))
-    network = TextNetwork(exported_fp32.folder, sides)
+    network = _network(exported_fp32, sides)
     expected = _by_hand(exported_fp32.folder, WORDS, 4)
     [[[document]]] = network.run(["the falcon"], [TOKEN_OUTPUT], query=False)
     [[[query]]] = network.run(["the falcon"], [TOKEN_OUTPUT], query=True)
@@ -57,7 +62,7 @@ def test_skipped_tokens_are_read_all_the_same(exported_fp32: ExportReport) -> No
 
 
 def test_each_side_is_cut_at_its_own_length(exported_fp32: ExportReport) -> None:
-    network = TextNetwork(exported_fp32.folder, Sides(Side(4), Side(6)))
+    network = _network(exported_fp32, Sides(Side(4), Side(6)))
     for is_query, length in ((True, 4), (False, 6)):
         [[[vector, tokens]]] = network.run(["river " * 9], [SENTENCE_OUTPUT, TOKEN_OUTPUT], query=is_query)
         assert (vector.shape, tokens.shape) == ((16,), (length, 32))

@@ -85,6 +85,19 @@ class TestInt8(_Conformance):
         return OnnxCrossEncoder(cross_int8.folder, threads=2)
 
 
+@pytest.fixture(scope="session")
+def cross_openvino(cross_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    pytest.importorskip("openvino", reason="the extra tiercel[openvino] is not installed")
+    target = tmp_path_factory.mktemp("exported") / "cross-openvino"
+    return export(find_source(str(cross_folder), offline=True), target, precision="int8", backend="openvino")
+
+
+class TestOpenVino(_Conformance):
+    @pytest.fixture
+    def reranker(self, cross_openvino: ExportReport) -> OnnxCrossEncoder:
+        return OnnxCrossEncoder(cross_openvino.folder, threads=2)
+
+
 class TestSigmoid(_Conformance):
     @pytest.fixture
     def reranker(self, cross_int8: ExportReport) -> OnnxCrossEncoder:
@@ -193,7 +206,7 @@ def test_more_documents_than_are_held_at_once(cross_int8: ExportReport, monkeypa
 def test_a_score_that_is_no_number_names_the_pair(cross_fp32: ExportReport, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = OnnxCrossEncoder(cross_fp32.folder)
     scores = iter([0.5, float("nan")])
-    monkeypatch.setattr("tiercel.rerankers.cross_encoder.score_one", lambda session, pair: next(scores))
+    monkeypatch.setattr("tiercel.models.pairs.score_one", lambda session, pair: next(scores))
     with pytest.raises(ModelError, match=r"tiny-cross: .* score nan to the pair of query 'q' and document 'd\d'"):
         reranker.score([_group(QUERY, TEXTS[:2])])
 

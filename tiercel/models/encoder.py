@@ -17,14 +17,13 @@ class OnnxEncoder:
     """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.JointEncoder`.
 
     On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
-    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. (int8
-    quantises activations with one scale per run, so a batch mate would change it.) On a GPU texts of like length
-    are padded into batches of at most `batch_tokens`.
+    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
+    of like length are padded into batches of at most `batch_tokens`.
 
     Args:
         folder: holds tiercel.json, model.onnx and tokenizer.json; a late-interaction model that also gives a vector of
             the whole text will do.
-        provider: "cpu" or "cuda"; refused when it does not run.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
         batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.models.checkpoint import (
     check_kind,
     check_modules,
@@ -21,13 +21,16 @@ from tiercel.models.checkpoint import (
     torch_arguments,
 )
 from tiercel.models.description import ModelSource, Probe, Prompts
-from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
+from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
+from tiercel.models.forms import Wanted, find_form
 from tiercel.models.parity import Parity, compare_vectors
+from tiercel.models.quantize import Feeds
 from tiercel.models.texts import (
     IDS_INPUT,
     MASK_INPUT,
     SENTENCE_OUTPUT,
     TOKEN_OUTPUT,
+    Sides,
     TextNetwork,
     probe_vectors,
     read_sides,
@@ -42,6 +45,7 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
@@ -51,8 +55,9 @@ def export(
     `token_embeddings` of shape (texts, tokens, hidden): the last hidden states as they are. Where the folder has a
     Dense of sentence-transformers on `token_embeddings` behind its pooling, they have gone through that projection.
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        EncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+        EncoderExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
@@ -60,6 +65,7 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
     """Exports one bi-encoder."""
 
     family = "encoder"
+    unit = "texts"
     other_model = "Use another encoder, such as all-MiniLM-L6-v2"
 
     def check_source(self) -> None:
@@ -89,14 +95,38 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
         model.max_seq_length = max_tokens
         with quiet():
             vectors: NDArray[np.float32] = model.encode(
-                _parity_texts(), prompt="", batch_size=8, normalize_embeddings=True, show_progress_bar=False
+                self._measured(),
+                prompt="",
+                batch_size=self.torch_batch,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
         return vectors
 
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """Shape (texts, dimension), float32, rows of norm 1: what the graph gives, without any prompt."""
-        results = _network(folder, max_tokens=max_tokens).run(_parity_texts(), [SENTENCE_OUTPUT], query=False)
-        return np.stack([vector for result in results for (vector,) in result])
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
+        """Gives shape (texts, dimension), float32, rows of norm 1, without any prompt."""
+        network = self._network(folder, max_tokens=max_tokens)
+
+        def run() -> NDArray[np.float32]:
+            results = network.run(self._measured(), [SENTENCE_OUTPUT], query=False)
+            return np.stack([vector for result in results for (vector,) in result])
+
+        return run
+
+    def count(self) -> int:
+        """The texts."""
+        return len(self._measured())
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """The texts that parity is measured on."""
+        return self._network(folder, max_tokens=max_tokens).feeds(self._measured(), query=False)
+
+    def _measured(self) -> Sequence[str]:
+        """The texts and all of them in one, so that truncation is seen too."""
+        return [*self.texts, " ".join(self.texts)]
+
+    def _network(self, folder: Path, *, max_tokens: int) -> TextNetwork:
+        return text_network(self, folder, read_sides(max_tokens, {}))
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Cosines, similarities and neighbours."""
@@ -104,7 +134,7 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """One text with its vector."""
-        vectors = probe_vectors(_network(folder, max_tokens=max_tokens), [_PROBE_TEXT])
+        vectors = probe_vectors(self._network(folder, max_tokens=max_tokens), [_PROBE_TEXT])
         return Probe((_PROBE_TEXT,), rounded(vectors[0]))
 
     def dimension(self, probe: Probe) -> int:
@@ -114,12 +144,6 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
     def prompts(self, model: Any) -> Prompts:
         """The prompts that sentence-transformers' encode_query and encode_document would use."""
         return read_prompts(model)
-
-
-def _parity_texts() -> list[str]:
-    """The bundled texts and all of them in one, so that truncation is seen too."""
-    texts = bundled_sample_texts()
-    return [*texts, " ".join(texts)]
 
 
 def graph_module(stages: Iterable[Any], outputs: Mapping[str, bool]) -> Any:
@@ -149,6 +173,12 @@ def graph_module(stages: Iterable[Any], outputs: Mapping[str, bool]) -> Any:
     return GraphModule().eval()
 
 
+def text_network(export: FamilyExport[Any], folder: Path, sides: Sides) -> TextNetwork:
+    """The graph and the tokenizer in `folder`, run as the export asks."""
+    graph = export.open_graph(folder)
+    return TextNetwork(folder, sides, graph, workers=export.workers, batch_tokens=export.batch_tokens)
+
+
 def text_graph(model: Any, stages: Iterable[Any], outputs: Mapping[str, bool], *, masked: bool) -> TorchGraph:
     """What is traced of a loaded model of texts; `stages` and `outputs` as `graph_module` has them."""
     axes = {SENTENCE_OUTPUT: {0: "texts"}, TOKEN_OUTPUT: {0: "texts", 1: "tokens"}}
@@ -160,5 +190,4 @@ def text_graph(model: Any, stages: Iterable[Any], outputs: Mapping[str, bool], *
     )
 
 
-def _network(folder: Path, *, max_tokens: int) -> TextNetwork:
-    return TextNetwork(folder, read_sides(max_tokens, {}))
+EXPORT = EncoderExport

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
     check_complete,
@@ -34,9 +34,11 @@ from tiercel.models.checkpoint import (
     torch_arguments,
 )
 from tiercel.models.description import ModelSource, Probe, Prompts
-from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
-from tiercel.models.export_encoder import text_graph
+from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
+from tiercel.models.export_encoder import text_graph, text_network
+from tiercel.models.forms import Wanted, find_form
 from tiercel.models.parity import EncodedTexts, Parity, compare_tokens
+from tiercel.models.quantize import Feeds
 from tiercel.models.texts import (
     MASK_INPUT,
     SENTENCE_OUTPUT,
@@ -67,6 +69,7 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
@@ -76,13 +79,9 @@ def export(
     model pools, `sentence_embedding` of shape (texts, dimension). It has a mask also in int8 where short queries are
     filled up with tokens that are not attended to. `max_tokens` cuts documents; queries keep the model's own length.
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        LateInteractionExport(source.folder),
-        source,
-        target,
-        precision=precision,
-        max_tokens=max_tokens,
-        progress=progress,
+        LateInteractionExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
@@ -90,6 +89,7 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
     """Exports one late-interaction model, or a bi-encoder as such."""
 
     family = "late-interaction"
+    unit = "texts"
     other_model = "Use another late-interaction model, or a bi-encoder such as all-MiniLM-L6-v2"
 
     def check_source(self) -> None:
@@ -215,7 +215,7 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
     def torch_values(self, model: Any, *, max_tokens: int) -> EncodedTexts:
         """What sentence-transformers gives, prompts and all."""
         model[0].document_length = max_tokens
-        queries, documents = _parity_texts()
+        queries, documents = self._measured()
         with quiet():
             sides = [
                 model.encode_query(queries, output_value=None),
@@ -225,14 +225,47 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
         self._extra["sentence_dimension"] = 0 if values.sentences is None else values.sentences.shape[1]
         return values
 
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> EncodedTexts:
-        """What the graph gives for the same texts."""
-        network, (queries, documents) = self._network(folder, max_tokens), _parity_texts()
-        sides = [
-            network.run([self._prompts.query + text for text in queries], self._outputs, query=True),
-            network.run([self._prompts.document + text for text in documents], self._outputs, query=False),
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], EncodedTexts]:
+        """Gives what the graph gives for the same texts."""
+        network = self._network(folder, max_tokens)
+
+        def run() -> EncodedTexts:
+            sides = [network.run(texts, self._outputs, query=query) for texts, query in self._prompted()]
+            return self._values([[result for slab in side for result in slab] for side in sides])
+
+        return run
+
+    def count(self) -> int:
+        """Queries and documents."""
+        return sum(map(len, self._measured()))
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """The texts that parity is measured on, of both sides."""
+        network = self._network(folder, max_tokens)
+        return [feeds for texts, query in self._prompted() for feeds in network.feeds(texts, query=query)]
+
+    def check_packable(self) -> None:
+        """Refuse a filler that is not attended to: what the mask hides is taken out, and it has vectors that count."""
+        filler = self._extra["query"]["filler"]
+        if filler is not None and not filler["attended"]:
+            raise ModelError(
+                "its queries are filled up with tokens that are not attended to, which fp16 takes for padding",
+                expected="precision fp32 on a GPU",
+                next_step="Export it with --precision fp32",
+                where=str(self.source),
+            )
+
+    def _measured(self) -> tuple[list[str], list[str]]:
+        """Queries and documents: texts, and all of them in one, so that truncation is seen too."""
+        return self.texts[::_QUERY_STEP], [*self.texts, " ".join(self.texts)]
+
+    def _prompted(self) -> list[tuple[list[str], bool]]:
+        """The same with what is put before them, and whether they are queries."""
+        queries, documents = self._measured()
+        return [
+            ([self._prompts.query + text for text in queries], True),
+            ([self._prompts.document + text for text in documents], False),
         ]
-        return self._values([[result for slab in side for result in slab] for side in sides])
 
     def _arrays(self, item: Mapping[str, Any]) -> list[NDArray[np.float32]]:
         """Of what sentence-transformers gives for a text, padded, the arrays in the order of `_outputs`."""
@@ -251,7 +284,7 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """A query and a document with the mean of their tokens' vectors."""
-        queries, documents = _parity_texts()
+        queries, documents = self._measured()
         texts = (self._prompts.query + queries[0], self._prompts.document + documents[0])
         return Probe(texts, rounded(probe_vectors(self._network(folder, max_tokens), texts).ravel()))
 
@@ -268,17 +301,11 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
         return self._extra
 
     def _network(self, folder: Path, max_tokens: int) -> TextNetwork:
-        return TextNetwork(folder, read_sides(max_tokens, self._extra))
+        return text_network(self, folder, read_sides(max_tokens, self._extra))
 
 
 def _is(stage: Any, *names: str) -> bool:
     return type(stage).__name__ in names
-
-
-def _parity_texts() -> tuple[list[str], list[str]]:
-    """Queries and documents: bundled texts, and all of them in one, so that truncation is seen too."""
-    texts = bundled_sample_texts()
-    return texts[::_QUERY_STEP], [*texts, " ".join(texts)]
 
 
 def _query_settings(model: Any, *, where: str) -> dict[str, Any]:
@@ -312,3 +339,6 @@ def _skipped(model: Any, task: str) -> list[int]:
             kept = stage({"input_ids": ids, MASK_INPUT: kept}, task=task)[MASK_INPUT]
     skipped: list[int] = torch.nonzero(~kept[0].bool()).flatten().tolist()
     return skipped
+
+
+EXPORT = LateInteractionExport

@@ -19,6 +19,14 @@ class Parity(Protocol):
     def worst(self) -> float:
         """What a limit is set on; 0 is equal."""
 
+    @property
+    def spearman(self) -> float:
+        """Mean rank correlation; 1 is the same order."""
+
+    @property
+    def top10_agreement(self) -> float:
+        """Mean share of the ten best that both have; 1 is equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class VectorParity:
@@ -29,12 +37,14 @@ class VectorParity:
         max_cosine_distance: largest 1 - cosine between a text's two vectors; 0 is equal.
         max_similarity_difference: largest absolute difference of a similarity between two of the texts; 0 is equal.
         top10_agreement: mean share of each text's ten nearest other texts that both have; 1 is equal.
+        spearman: mean over texts of the rank correlation of the other texts by similarity; 1 is the same order.
     """
 
     texts: int
     max_cosine_distance: float
     max_similarity_difference: float
     top10_agreement: float
+    spearman: float
 
     @property
     def worst(self) -> float:
@@ -52,6 +62,7 @@ def compare_vectors(reference: NDArray[np.float32], other: NDArray[np.float32]) 
         max_cosine_distance=float(np.max(np.abs(1.0 - cosines))),
         max_similarity_difference=float(np.max(np.abs(expected - got))),
         top10_agreement=_neighbour_agreement(expected, got),
+        spearman=float(np.mean([spearman(*rows) for rows in zip(_others(expected), _others(got), strict=True)])),
     )
 
 
@@ -196,6 +207,12 @@ def _neighbour_agreement(expected: NDArray[np.float64], got: NDArray[np.float64]
         for nearest, other in zip(_neighbours(expected, depth), _neighbours(got, depth), strict=True)
     ]
     return float(np.mean(shares))
+
+
+def _others(similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each row without its text's similarity to itself."""
+    count = len(similarities)
+    return similarities[~np.eye(count, dtype=bool)].reshape(count, count - 1)
 
 
 def _neighbours(similarities: NDArray[np.float64], depth: int) -> list[set[int]]:

@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
 from tiercel.models.batching import batch_budget, pad_batch, plan_batches
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelFamily, read_intact
+from tiercel.models.description import TOKENIZER_FILE, ModelFamily, read_intact
+from tiercel.models.forms import MASKED
 from tiercel.models.tokenize import TokenBatch, Tokenizer
 from tiercel.models.workers import map_in_order
+
+if TYPE_CHECKING:
+    from tiercel.models.quantize import Feeds
+    from tiercel.models.sessions import LoadedGraph
 
 IDS_INPUT = "input_ids"
 MASK_INPUT = "attention_mask"
@@ -86,33 +91,31 @@ class TextNetwork:
     """A loaded graph with its tokenizer. `run` may be called from several threads at once.
 
     Args:
-        folder: holds model.onnx and tokenizer.json.
+        folder: holds tokenizer.json.
         sides: how queries and documents are read.
-        provider: "cpu" or "cuda"; refused when it does not run.
-        threads: workers on the CPU, of one thread each.
+        graph: what is run.
+        workers: how many texts are cut into tokens, and runs of one text go on, at a time.
         batch_tokens: most padded tokens of one run, for a graph with a mask; None: one text per run.
 
     Raises:
-        ModelError: a file is missing or damaged, or the provider is not there.
+        ModelError: tokenizer.json is missing or damaged.
     """
 
     def __init__(
         self,
         folder: Path,
         sides: Sides,
+        graph: LoadedGraph,
         *,
-        provider: str = "cpu",
-        threads: int = 1,
+        workers: int = 1,
         batch_tokens: int | None = None,
     ) -> None:
-        from tiercel.models.runtime import Session
-
         readers = {side: _Reader(folder / TOKENIZER_FILE, side) for side in dict.fromkeys(sides)}
         self._query_reader, self._document_reader = (readers[side] for side in sides)
-        self._session = Session(folder / GRAPH_FILE, provider=provider)
-        self._is_masked = MASK_INPUT in self._session.inputs
+        self._graph = graph
+        self._is_masked = MASK_INPUT in graph.inputs
         self._folder = folder
-        self._threads = threads
+        self._workers = workers
         self._batch_tokens = batch_tokens
         self._truncated = 0
         self._lock = threading.Lock()
@@ -120,7 +123,7 @@ class TextNetwork:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the graph gives."""
-        return self._session.outputs
+        return self._graph.outputs
 
     @property
     def truncated(self) -> int:
@@ -144,9 +147,15 @@ class TextNetwork:
                 self._truncated += tokens.truncated
             yield results
 
+    def feeds(self, texts: Sequence[str], *, query: bool) -> list[Feeds]:
+        """What the graph is fed for each text in a run of its own: arrays of shape (1, tokens)."""
+        reader = self._query_reader if query else self._document_reader
+        rows = reader.tokenizer.encode(texts).ids
+        return [self._feeds(reader, [row], [reader.fill(row)]) for row in rows]
+
     def _tokenize(self, reader: _Reader, texts: Sequence[str]) -> TokenBatch:
         shares = [texts[start : start + _TOKENIZE_TEXTS] for start in range(0, len(texts), _TOKENIZE_TEXTS)]
-        batches = map_in_order(reader.tokenizer.encode, shares, workers=self._threads)
+        batches = map_in_order(reader.tokenizer.encode, shares, workers=self._workers)
         ids = [row for batch in batches for row in batch.ids]
         return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
 
@@ -159,7 +168,7 @@ class TextNetwork:
             batches = plan_batches(lengths, max_batch_tokens=self._batch_tokens)
         rows = [[ids[position] for position in positions] for positions in batches]
         # Padded runs use all that the device has; only runs of one text are spread over workers.
-        workers = self._threads if self._batch_tokens is None else 1
+        workers = self._workers if self._batch_tokens is None else 1
         results = map_in_order(partial(self._run, reader, outputs), rows, workers=workers)
         found = dict(
             zip((p for batch in batches for p in batch), (r for result in results for r in result), strict=True)
@@ -171,11 +180,7 @@ class TextNetwork:
     ) -> list[list[NDArray[np.float32]]]:
         """One run of at least one text, each given by its token ids before it is filled up."""
         filled = [reader.fill(row) for row in rows]
-        feeds = {IDS_INPUT: pad_batch(filled).input_ids}
-        if self._is_masked:
-            attended = [reader.attended(row, full) for row, full in zip(rows, filled, strict=True)]
-            feeds[MASK_INPUT] = pad_batch(attended).input_ids
-        arrays = dict(zip(outputs, self._session.run(feeds, outputs), strict=True))
+        arrays = dict(zip(outputs, self._graph.run(self._feeds(reader, rows, filled), outputs), strict=True))
         results = []
         for position, full in enumerate(filled):
             given = [
@@ -187,6 +192,13 @@ class TextNetwork:
             self._check_finite(given)
             results.append(given)
         return results
+
+    def _feeds(self, reader: _Reader, rows: Sequence[NDArray[np.int64]], filled: Sequence[NDArray[np.int64]]) -> Feeds:
+        feeds = {IDS_INPUT: pad_batch(filled).input_ids}
+        if self._is_masked:
+            attended = [reader.attended(row, full) for row, full in zip(rows, filled, strict=True)]
+            feeds[MASK_INPUT] = pad_batch(attended).input_ids
+        return feeds
 
     def _check_finite(self, arrays: Sequence[NDArray[np.float32]]) -> None:
         if not all(np.isfinite(array).all() for array in arrays):
@@ -203,7 +215,7 @@ class LoadedModel:
     Args:
         folder: what `tiercel export` wrote.
         family: what it is to serve as.
-        provider: "cpu" or "cuda"; refused when it does not run.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
         batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
 
@@ -216,16 +228,20 @@ class LoadedModel:
     def __init__(
         self, folder: Path, *, family: ModelFamily, provider: str, threads: int, batch_tokens: int | None
     ) -> None:
+        from tiercel.models.sessions import open_exported, resolved_provider
+
+        provider = resolved_provider(provider)
         self.description = read_intact(folder, family=family)
         budget = batch_budget(
             batch_tokens,
             provider=provider,
-            is_masked=self.description.precision != "int8",  # one scale of activations per run: batch mates move it
+            is_masked=self.description.precision in MASKED,
             takes=f"{self.description.precision} model takes one text",
             where=str(folder),
         )
         sides = read_sides(self.description.max_tokens, self.description.extra)
-        self._network = TextNetwork(folder, sides, provider=provider, threads=threads, batch_tokens=budget)
+        graph = open_exported(folder, self.description, provider=provider, workers=threads)
+        self._network = TextNetwork(folder, sides, graph, workers=threads, batch_tokens=budget)
         self.dimensions = self._check_probe(folder)
         self._cut_before = self._network.truncated
 
