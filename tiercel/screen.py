@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 import typer
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from tiercel.data.candidates import Candidates
     from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
     from tiercel.evaluation.report import PipelineReport
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
+    from tiercel.models.bench import BenchReport
     from tiercel.models.zoo import KnownModel
-    from tiercel.types import Document, Hit, Ranking
+    from tiercel.types import DocId, Document, Hit, Ranking
 
 _T = TypeVar("_T")
 _SNIPPET = 160
@@ -51,19 +53,33 @@ def shown(text: str) -> str:
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+class Progress(Protocol):
+    """Is told how many are done, and what else there is to say."""
+
+    def __call__(self, done: int, note: str = "", /) -> None:
+        """So many are done, those of before included."""
+
+
 @contextlib.contextmanager
-def counting(what: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def counting(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
     """A progress line on stderr, if that is a terminal; the function given is told how many are done."""
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, note="", /: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+    columns = [
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(unit),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+    ]
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as line:
+        task = line.add_task(what, total=total, note="")
+        yield lambda done, note="", /: line.update(task, completed=done, note=note)
 
 
 def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> Iterator[list[_T]]:
@@ -113,35 +129,33 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str
     for ranking in rankings:
         if not ranking.hits:
             _say_empty(ranking, index, where)
-        documents = index.get(ranking.doc_ids)
-        hits = [
-            {
-                "rank": rank,
-                "doc_id": hit.doc_id,
-                "score": hit.score,
-                **({"span": hit.span} if hit.span else {}),
-                "title": document.title,
-                "text": _matched(document, hit),
-                **({"metadata": dict(document.metadata)} if document.metadata else {}),
-            }
-            for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1)
-        ]
-        print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+        _print_ranking_json(ranking, index.get(ranking.doc_ids), {})
 
 
-def print_reranked(rankings: Iterable[Ranking]) -> None:
-    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score)."""
-    for ranking in rankings:
-        hits = [
-            {"rank": rank, "doc_id": hit.doc_id, "score": hit.score} for rank, hit in enumerate(ranking.hits, start=1)
-        ]
-        print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+def print_reranked(rankings: Iterable[tuple[Ranking, Candidates]]) -> None:
+    """The same of candidates; a hit also has its retrieval_score where the candidate came with a score."""
+    for ranking, candidates in rankings:
+        documents = {document.id: document for document in candidates.group.documents}
+        scores = dict(zip(documents, candidates.scores, strict=True))
+        _print_ranking_json(ranking, [documents[doc_id] for doc_id in ranking.doc_ids], scores)
+
+
+def _print_ranking_json(
+    ranking: Ranking, documents: Sequence[Document], retrieved: Mapping[DocId, float | None]
+) -> None:
+    hits = []
+    for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
+        record: dict[str, Any] = {"rank": rank, "doc_id": hit.doc_id, "score": hit.score}
+        if (score := retrieved.get(hit.doc_id)) is not None:
+            record["retrieval_score"] = score
+        if hit.span:
+            record["span"] = hit.span
+        record |= {"title": document.title, "text": _matched(document, hit)}
+        if document.metadata:
+            record["metadata"] = dict(document.metadata)
+        hits.append(record)
+    line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
+    print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
 
 
 def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
@@ -253,6 +267,9 @@ def print_info(index: Index, *, as_json: bool) -> None:
         rows.append(["encoder", f"{encoder.name} ({details}, {encoder.fingerprint[:16]})"])
     else:
         rows.append(["encoder", "none: BM25 only"])
+    if kept := settings.tokens:
+        details = f"{kept.precision}, {kept.dimension} dimensions, {kept.max_tokens} tokens, {kept.fingerprint[:16]}"
+        rows.append(["tokens", f"{kept.codec} by {kept.name} ({details})"])
     if settings.chunking:
         rows.append(["passages", f"{manifest.rows:,}: {settings.chunking} ({settings.chunking_fingerprint})"])
     if settings.context != ("title",):
@@ -276,7 +293,20 @@ def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
         "terms": record.terms,
         "truncated": record.truncated,
         "ann": asdict(record.ann) if record.ann else None,
+        "tokens": _token_facts(record),
         "bytes": _bytes_by_part(record),
+    }
+
+
+def _token_facts(record: SegmentRecord) -> dict[str, Any] | None:
+    if record.tokens is None:
+        return None
+    vectors, codes = record.tokens.vectors, record.files["tokens/codes.u8"].size_bytes
+    return {
+        "vectors": vectors,
+        "truncated": record.tokens.truncated,
+        "per_row": vectors / max(1, record.rows),
+        "bytes_per_token": codes / max(1, vectors),
     }
 
 
@@ -291,6 +321,10 @@ def _described_segment(record: SegmentRecord) -> str:
             f"ann {record.ann.factory}"
             + ("" if found is None else f" (recall@100 {found:.3f} at effort {record.ann.effort})")
         )
+    if tokens := _token_facts(record):
+        cut = f", {tokens['truncated']:,} rows cut" if tokens["truncated"] else ""
+        each = f"{tokens['per_row']:.1f} a row, {tokens['bytes_per_token']:.0f} bytes each"
+        facts.append(f"{tokens['vectors']:,} token vectors ({each}{cut})")
     parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record).items())
     return f"{', '.join(facts)}; {parts}"
 
@@ -305,24 +339,65 @@ def print_verified(index: Index, *, as_json: bool) -> None:
     typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written, {legs}")
 
 
-def print_model(folder: Path) -> None:
+def print_model(folder: Path, *, as_json: bool = False) -> None:
     """What an exported model is, and how near it is to its source."""
     from tiercel.models.description import read_description
 
     description = read_description(folder)
+    if as_json:
+        facts = asdict(description)
+        del facts["probe"]
+        print_json({**facts, "folder": str(folder)})
+        return
     rows = [
         ["model", f"{description.name} ({description.source})"],
         ["family", description.family],
         ["folder", str(folder)],
+        ["backend", description.backend],
         ["precision", description.precision],
         *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
+        *([["max query tokens", str(query["max_tokens"])]] if (query := description.extra.get("query")) else []),
         ["graph", description.graph],
         ["licence", description.licence or "not stated"],
         *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),
         ["fingerprint", description.fingerprint],
     ]
     print_table(["", ""], rows, header=False)
+
+
+def print_bench(report: BenchReport, *, as_json: bool) -> None:
+    """How fast a model is in each form, how near to torch, and which form later uses take."""
+    from tiercel.models.bench import MIN_SPEARMAN, MIN_TOP10
+
+    if as_json:
+        print_json(
+            {
+                "unit": report.unit,
+                "forms": [asdict(found) for found in report.figures],
+                "left_out": list(report.left_out),
+                "bar": {"spearman": MIN_SPEARMAN, "top10": MIN_TOP10},
+                "best": asdict(report.best),
+                "kept": str(report.kept),
+            }
+        )
+        return
+    rows = [
+        [
+            found.name,
+            f"{found.rate:,.1f}",
+            f"{found.ratio:.2f}",
+            f"{found.spearman:.4f}",
+            f"{found.top10:.3f}",
+            _size(found.size_bytes) if found.size_bytes else "",
+        ]
+        for found in report.figures
+    ]
+    print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
+    notes = [f"not measured: {line}" for line in report.left_out]
+    bar = f"of those with a rank correlation of {MIN_SPEARMAN} and {MIN_TOP10} of the ten best of torch fp32"
+    notes.append(f"later uses of this model take {report.best}, the fastest {bar}; kept in {report.kept}")
+    print_notes(notes)
 
 
 def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
@@ -334,6 +409,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         [
             model.name,
             model.family or "bundled, not exported",
+            model.backend,
             model.precision,
             _size(model.size_bytes),
             model.licence or "not stated",
@@ -342,7 +418,7 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         ]
         for model in models
     ]
-    print_table(["model", "family", "precision", "size", "licence", "digest", "folder"], rows)
+    print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:

@@ -232,7 +232,7 @@ def test_a_fusion_fuses_what_its_legs_return() -> None:
     fusion = Fusion([FusionLeg("o", overlap, 2.0), FusionLeg("f", frequency)], name="both")
     for query, fused in zip(QUERIES, fusion.retrieve(QUERIES, keep=3), strict=True):
         lists = [leg.retrieve([query], keep=100)[0] for leg in (overlap, frequency)]
-        assert fused == reciprocal_rank_fusion(lists, weights=[2.0, 1.0], keep=3, stage="both")
+        assert fused == minmax_fusion(lists, weights=[2.0, 1.0], keep=3, stage="both")
 
 
 def test_legs_are_asked_deeper_than_what_is_kept() -> None:

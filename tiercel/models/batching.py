@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiercel.errors import ModelError
 
 # On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
-_GPU_BATCH_TOKENS = 32_768
+GPU_BATCH_TOKENS = 32_768
 
 
 def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, takes: str, where: str) -> int | None:
@@ -19,7 +19,7 @@ def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, ta
 
     Raises ModelError for batches of a graph without a mask, as int8 exports are; `takes` says what it takes instead.
     """
-    budget = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
+    budget = GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
     if budget is not None and not is_masked:
         raise ModelError(
             f"this {takes} per run, but batches were asked for",

@@ -23,7 +23,7 @@ list fused from legs cut at ten would depend on the cut."""
 
 
 class FusionMethod(StrEnum):
-    """How legs are fused: by rank (`rrf`, `interleave`), by scores of one scale (`minmax`) or as they are (`wsum`).
+    """How lists are fused: by rank (`rrf`, `interleave`), by scores of one scale (`minmax`) or as they are (`wsum`).
 
     `interleave` takes no weights.
     """
@@ -135,6 +135,16 @@ METHODS: dict[FusionMethod, Callable[..., Ranking]] = {
     FusionMethod.WSUM: weighted_sum,
 }
 
+DEFAULT_FUSION = FusionMethod.MINMAX
+"""Better than RRF on every split that it was compared on: docs/PERFORMANCE.md, docs/adr/0012."""
+
+
+def fuse_lists(
+    method: FusionMethod, rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None, stage: str
+) -> Ranking:
+    """One list of several by the named method; arguments, result and errors as in `reciprocal_rank_fusion`."""
+    return METHODS[method](rankings, keep=keep, weights=weights, stage=stage)
+
 
 @dataclass(frozen=True, slots=True)
 class FusionLeg:
@@ -159,7 +169,7 @@ class Fusion:
     Raises UsageError for no legs, a repeated name, or a weight that is not above 0.
     """
 
-    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = FusionMethod.RRF, name: str = "") -> None:
+    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = DEFAULT_FUSION, name: str = "") -> None:
         if not legs:
             raise UsageError("a fusion without legs", expected="at least one")
         names = [leg.name for leg in legs]
@@ -171,7 +181,7 @@ class Fusion:
         self._legs = tuple(legs)
         if method is FusionMethod.INTERLEAVE and len({leg.weight for leg in legs}) > 1:
             raise UsageError("interleaving with weights", expected="legs without weights")
-        self._fuse = METHODS[method]
+        self._method = method
         self._name = name or "+".join(names)
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
@@ -194,7 +204,7 @@ class Fusion:
         start = time.perf_counter()
         weights = [leg.weight for leg in self._legs]
         fused = [
-            self._fuse(lists, keep=keep, weights=weights, stage=self._name)
+            fuse_lists(self._method, lists, keep=keep, weights=weights, stage=self._name)
             for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)
         ]
         seconds = time.perf_counter() - start
