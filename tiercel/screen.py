@@ -102,21 +102,21 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, 
         if not sys.stdout.isatty():
             for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
                 text = document.title if document.title and hit.span is None else _matched(document, hit)
-                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), _line(text)]
+                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), one_line(text)]
                 typer.echo("\t".join([shown(ranking.query.id), *cells] if several else cells))
             continue
         from rich.table import Table
         from rich.text import Text
 
-        title = Text(_line(ranking.query.text))
+        title = Text(one_line(ranking.query.text))
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_lines=True)
         table.add_column("", justify="right", style="dim")
         table.add_column("score", justify="right")
         table.add_column("id", overflow="fold", style="cyan")
         table.add_column("document")
         for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
-            body = Text(_line(document.title), style="bold")
-            body.append(("\n" if document.title else "") + _line(_matched(document, hit)), style="not bold")
+            body = Text(one_line(document.title), style="bold")
+            body.append(("\n" if document.title else "") + one_line(_matched(document, hit)), style="not bold")
             table.add_row(str(rank), f"{hit.score:.4f}", Text(shown(hit.doc_id)), body)
         _stdout().print(table)
 
@@ -155,7 +155,7 @@ def _print_ranking_json(
             record["metadata"] = dict(document.metadata)
         hits.append(record)
     line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
-    _print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
+    print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
 
 
 def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
@@ -169,7 +169,7 @@ def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "")
 def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bool) -> None:
     """Every stage of every pipeline with its measures, and the latency of the whole."""
     if as_json:
-        _print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
+        print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
         return
     for name, report in reports.items():
         measures = [str(measure) for measure in report.rows[-1].result.measures]
@@ -177,7 +177,7 @@ def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bo
             [row.stage, *(f"{row.result.means[measure]:.4f}" for measure in measures), f"{row.hits_per_query:.1f}"]
             for row in report.rows
         ]
-        _print_table(["stage", *measures, "hits"], rows, title=name)
+        print_table(["stage", *measures, "hits"], rows, title=name)
         last = report.rows[-1].result
         notes = [f"{last.queries} judged queries, depth {report.keep}, computed by {last.evaluator}"]
         if report.latency is not None:
@@ -190,7 +190,7 @@ def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bo
             notes.append(f"{last.missing_queries} judged queries are not among the queries and count 0")
         if report.unjudged_queries:
             notes.append(f"{report.unjudged_queries} queries have no judgments and were left out")
-        _print_notes(notes)
+        print_notes(notes)
 
 
 def print_run_results(
@@ -211,11 +211,11 @@ def print_run_results(
             }
             for name, result in results.items()
         }
-        _print_json({"runs": runs})
+        print_json({"runs": runs})
         return
     measures = [str(measure) for measure in next(iter(results.values())).measures]
     rows = [[name, *(f"{result.means[measure]:.4f}" for measure in measures)] for name, result in results.items()]
-    _print_table(["run", *measures], rows)
+    print_table(["run", *measures], rows)
     notes = []
     for name, result in results.items():
         notes.append(f"{name}: {result.queries} judged queries, computed by {result.evaluator}")
@@ -225,13 +225,13 @@ def print_run_results(
             notes.append(f"{name}: {result.unjudged_queries} queries of the run have no judgments and were left out")
         if tied := tied_queries(rankings[name]):
             notes.append(f"{name}: {tied} queries have tied scores; ties are broken by document id, ascending")
-    _print_notes(notes)
+    print_notes(notes)
 
 
 def print_deleted(done: Deleted, *, as_json: bool) -> None:
     """How many documents were deleted, how many are left, which ids were not there."""
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
         return
     typer.echo(f"{done.deleted} deleted, {done.documents} left")
 
@@ -240,7 +240,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
     """What an index holds: documents, segments, sizes, settings."""
     manifest = index.manifest
     if as_json:
-        _print_json(
+        print_json(
             {
                 "path": str(index.path),
                 "documents": manifest.documents,
@@ -279,7 +279,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
         more = [f"and {len(named) - _COLUMNS_SHOWN} more"] if len(named) > _COLUMNS_SHOWN else []
         rows.append(["columns", ", ".join(named[:_COLUMNS_SHOWN] + more)])
     rows += [[f"segment {record.id}", _described_segment(record)] for record in manifest.segments]
-    _print_table(["", ""], rows, header=False)
+    print_table(["", ""], rows, header=False)
 
 
 def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
@@ -332,7 +332,7 @@ def _described_segment(record: SegmentRecord) -> str:
 def print_verified(index: Index, *, as_json: bool) -> None:
     """That every byte of an index is as it was written, and how many there are."""
     if as_json:
-        _print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
+        print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
         return
     size = index.size_bytes()
     legs = "the same documents in every leg"
@@ -347,7 +347,7 @@ def print_model(folder: Path, *, as_json: bool = False) -> None:
     if as_json:
         facts = asdict(description)
         del facts["probe"]
-        _print_json({**facts, "folder": str(folder)})
+        print_json({**facts, "folder": str(folder)})
         return
     rows = [
         ["model", f"{description.name} ({description.source})"],
@@ -363,7 +363,7 @@ def print_model(folder: Path, *, as_json: bool = False) -> None:
         *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),
         ["fingerprint", description.fingerprint],
     ]
-    _print_table(["", ""], rows, header=False)
+    print_table(["", ""], rows, header=False)
 
 
 def print_bench(report: BenchReport, *, as_json: bool) -> None:
@@ -371,7 +371,7 @@ def print_bench(report: BenchReport, *, as_json: bool) -> None:
     from tiercel.models.bench import MIN_SPEARMAN, MIN_TOP10
 
     if as_json:
-        _print_json(
+        print_json(
             {
                 "unit": report.unit,
                 "forms": [asdict(found) for found in report.figures],
@@ -393,17 +393,17 @@ def print_bench(report: BenchReport, *, as_json: bool) -> None:
         ]
         for found in report.figures
     ]
-    _print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
+    print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
     notes = [f"not measured: {line}" for line in report.left_out]
     bar = f"of those with a rank correlation of {MIN_SPEARMAN} and {MIN_TOP10} of the ten best of torch fp32"
     notes.append(f"later uses of this model take {report.best}, the fastest {bar}; kept in {report.kept}")
-    _print_notes(notes)
+    print_notes(notes)
 
 
 def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
     """What models this machine has: name, family, precision, size, licence, digest, folder."""
     if as_json:
-        _print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
+        print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
         return
     rows = [
         [
@@ -418,15 +418,15 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         ]
         for model in models
     ]
-    _print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
+    print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     """What `doctor` found."""
     if as_json:
-        _print_json({"checks": [asdict(check) for check in checks]})
+        print_json({"checks": [asdict(check) for check in checks]})
         return
-    _print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
+    print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
 def _say_empty(ranking: Ranking, index: Index, where: str) -> None:
@@ -443,7 +443,8 @@ def _matched(document: Document, hit: Hit) -> str:
     return document.text[slice(*hit.span)] if hit.span else document.text
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The start of a text on one line, fit for any terminal."""
     flat = " ".join(text[: 4 * _SNIPPET].split())
     return shown(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
 
@@ -462,9 +463,8 @@ def _bytes_by_part(record: SegmentRecord) -> dict[str, int]:
     return sizes
 
 
-def _print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", header: bool = True
-) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", header: bool = True) -> None:
+    """Rows of cells under their columns: aligned on a terminal, separated by tabs elsewhere."""
     if not sys.stdout.isatty():
         if title:
             typer.echo(f"# {title}")
@@ -483,12 +483,14 @@ def _print_table(
     _stdout().print(table)
 
 
-def _print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
+    """What one should know about a table, on stderr."""
     for note in notes:
         say(note)
 
 
-def _print_json(value: object, *, indent: bool = True) -> None:
+def print_json(value: object, *, indent: bool = True) -> None:
+    """One JSON value: over several lines, or on one."""
     # orjson escapes the controls up to 0x1f only; in JSON a control can stand nowhere but inside a string.
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
     typer.echo(_HIGH_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

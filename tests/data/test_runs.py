@@ -340,3 +340,16 @@ def test_arbitrary_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFa
         except TiercelError:
             continue
         assert len({one.query.id for one in run}) == len(run)
+
+
+def test_a_query_whose_lines_do_not_stand_together_is_one_ranking(tmp_path: Path) -> None:
+    path = tmp_path / "scattered.run"
+    path.write_text("q1 Q0 a 1 3 t\nq2 Q0 a 1 1 u\nq1 Q0 b 1 4 v\nq2 Q0 c 1 2 u\nq1 Q0 c 1 1 t\n")
+    rankings = read_run(path)
+    assert [(r.query.id, r.stage, r.doc_ids) for r in rankings] == [
+        ("q1", "t", ["b", "a", "c"]),
+        ("q2", "u", ["c", "a"]),
+    ]
+    path.write_text("q1 Q0 a 1 3 t\nq2 Q0 a 1 1 t\nq1 Q0 b 1 4 t\nq2 Q0 c 1 2 t\nq1 Q0 a 1 1 t\n")
+    with pytest.raises(InputError, match=r"scattered\.run:5: document 'a' a second time"):
+        read_run(path)

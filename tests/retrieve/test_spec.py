@@ -41,7 +41,8 @@ def specs(draw: st.DrawFn) -> PipelineSpec:
         keep = draw(st.none() | st.integers(1, narrowest))
         narrowest = keep or narrowest
         own = draw(st.none() | st.sampled_from(FusionMethod))
-        stages.append(RerankStage(name, model, keep, own, draw(WEIGHTS) if own else 1.0))
+        weighed = own not in (None, FusionMethod.INTERLEAVE)
+        stages.append(RerankStage(name, model, keep, own, draw(WEIGHTS) if weighed else 1.0))
     return PipelineSpec(recall, tuple(stages))
 
 
@@ -144,6 +145,7 @@ def test_canonical_form(text: str, canonical: str) -> None:
             "the weight 0.5 of a stage that is not fused; expected a fusion before it, as in minmax:0.5",
         ),
         ("bm25,minmax:0cross", 6, "the weight 0; expected a number above 0; leave the stage out"),
+        ("bm25,interleave:2cross", 6, "the weight 2 of a stage that is interleaved"),
         ("bm25,minmax:", 13, "the end; expected a rerank stage"),
         ("bm25,rrf@5", 6, "a stage called 'rrf', which is the name of a fusion"),
         ("bm25 + dense", 5, "' '; expected a comma or the end"),

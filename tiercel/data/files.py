@@ -79,8 +79,8 @@ def read_byte_lines(source: Source) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(_BOM)
-            if line.endswith(b"\n"):
-                line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+            if line[-1:] == b"\n":
+                line = line[:-2] if line[-2:-1] == b"\r" else line[:-1]
             yield number, line
 
 

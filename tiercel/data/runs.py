@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import orjson
 
@@ -74,7 +76,8 @@ def read_run(source: Source, *, format: RunFormat | None = None) -> list[Ranking
     first, lines = peeked(read_byte_lines(source))
     if not first:
         return []
-    return _READERS[format or _form_of(source, first, name)](lines, name)
+    with _no_search_for_cycles():
+        return _READERS[format or _form_of(source, first, name)](lines, name)
 
 
 def run_form(target: Source, format: RunFormat | None = None, *, flag: str = "--run-format") -> RunFormat:
@@ -158,17 +161,76 @@ def _form_of(source: Source, first_line: bytes, name: str) -> RunFormat:
     )
 
 
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Millions of hits hold no reference cycles, and looking for some takes a quarter of the time of reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
-    found: dict[QueryId, dict[DocId, float]] = {}
-    tags: dict[QueryId, str] = {}
     step = "If it is of MS MARCO form, say --run-format msmarco"
     rows = blank_rows(decode_lines(lines, name), name, width=6, meaning=_TREC_COLUMNS, next_step=step)
-    for number, (row, score) in located(rows, lambda cells: (cells, _score_of(cells[4])), line_of(name)):
-        query_id = QueryId(row[0])
-        _add_hit(found.setdefault(query_id, {}), query_id, DocId(row[2]), score, f"{name}:{number}")
-        tags.setdefault(query_id, row[5])
-    # Taken out one by one, so that a large run is not held twice.
-    return [_ranked(Query(query_id, ""), found.pop(query_id), tags[query_id]) for query_id in list(found)]
+    collector = _Collector()
+    hits: dict[str, float] = {}
+    isfinite = math.isfinite
+    # A deep run has millions of lines: what is done for each of them stands here and not in functions of their own.
+    for number, (query_id, _, doc_id, _, cell, tag) in rows:
+        if query_id != collector.query_id:
+            hits = collector.turn_to(QueryId(query_id), tag)
+        try:
+            score = float(cell)
+        except ValueError:
+            score = math.nan
+        # Python reads 1_0 as ten; nobody who writes a run means that.
+        if not isfinite(score) or "_" in cell:
+            raise InputError(f"the score {excerpt(cell)}", expected="a finite number", where=f"{name}:{number}")
+        if doc_id in hits:
+            raise _repeated(QueryId(query_id), doc_id, f"{name}:{number}")
+        hits[doc_id] = score
+    return collector.rankings()
+
+
+class _Collector:
+    """Hits of one query after another, each made a Ranking when the next begins: all dicts at once are twice as large.
+
+    A query whose lines do not stand together is opened again, and then stays open to the end.
+    """
+
+    def __init__(self) -> None:
+        self.query_id: QueryId | None = None
+        self._tag = ""
+        self._hits: dict[str, float] = {}
+        self._closed: dict[QueryId, Ranking] = {}
+        self._scattered: dict[QueryId, dict[str, float]] = {}
+
+    def turn_to(self, query_id: QueryId, tag: str) -> dict[str, float]:
+        """Where the hits of this query go; `tag` counts if these are its first."""
+        self._close()
+        self.query_id, self._tag, self._hits = query_id, tag, {}
+        if query_id in self._scattered:
+            self._hits = self._scattered[query_id]
+        elif query_id in self._closed:
+            self._hits = {hit.doc_id: hit.score for hit in self._closed[query_id].hits}
+            self._scattered[query_id] = self._hits
+        return self._hits
+
+    def rankings(self) -> list[Ranking]:
+        """One for each query, in the order in which they first came."""
+        self._close()
+        for query_id, hits in self._scattered.items():
+            known = self._closed[query_id]
+            self._closed[query_id] = _ranked(known.query, hits, known.stage)
+        return list(self._closed.values())
+
+    def _close(self) -> None:
+        if self.query_id is not None and self.query_id not in self._scattered:
+            self._closed[self.query_id] = _ranked(Query(self.query_id, ""), self._hits, self._tag)
 
 
 def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
@@ -196,28 +258,21 @@ def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
 
 def _add_hit(scores: dict[DocId, float], query_id: QueryId, doc_id: DocId, score: float, where: str) -> None:
     if doc_id in scores:
-        raise InputError(
-            f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
-            expected="each document once",
-            next_step="Remove one of the two lines",
-            where=where,
-        )
+        raise _repeated(query_id, doc_id, where)
     scores[doc_id] = score
 
 
-def _ranked(query: Query, scores: dict[DocId, float], stage: str) -> Ranking:
-    return Ranking.from_scores(query, list(scores), scores.values(), stage=stage, keep=len(scores))
+def _repeated(query_id: QueryId, doc_id: str, where: str) -> InputError:
+    return InputError(
+        f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
+        expected="each document once",
+        next_step="Remove one of the two lines",
+        where=where,
+    )
 
 
-def _score_of(cell: str) -> float:
-    try:
-        score = float(cell)
-    except ValueError:
-        score = math.nan
-    # Python reads 1_0 as ten; nobody who writes a run means that.
-    if not math.isfinite(score) or "_" in cell:
-        raise InputError(f"the score {excerpt(cell)}", expected="a finite number")
-    return score
+def _ranked(query: Query, scores: Mapping[DocId, float] | Mapping[str, float], stage: str) -> Ranking:
+    return Ranking.from_scores(query, cast("list[DocId]", list(scores)), scores.values(), stage=stage, keep=len(scores))
 
 
 def _rank_of(cell: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
-from tiercel.retrieve.fusion import FusionMethod, fuse
+from tiercel.retrieve.fusion import FusionMethod, fuse_lists
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
@@ -150,7 +150,7 @@ def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, kee
     )
     if step.fusion is None:
         return alone
-    return fuse(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
+    return fuse_lists(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:

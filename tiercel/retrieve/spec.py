@@ -1,7 +1,7 @@
 """The pipeline string, such as `bm25+dense@200,minmax:late@50,cross:BAAI/bge-reranker-v2-m3@10`, and its value.
 
     pipeline := recall ("," stage)*
-    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: minmax (when none is written) or rrf
+    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: minmax (not written), rrf, interleave or wsum
     leg      := [weight] name [":" model]                   weight: a decimal number above 0, 1 when not written
     stage    := [fusion ":" [weight]] name [":" model] ["@" keep]
     name     := a letter, then letters, digits, "_" or "-"
@@ -113,6 +113,8 @@ class RerankStage:
                 f"a stage called {self.name!r}, which is the name of a fusion",
                 expected=f"a stage after it, as in {self.name}:late",
             )
+        if self.fusion is FusionMethod.INTERLEAVE and self.weight != 1:
+            raise UsageError(f"the weight {self.weight:g} of a stage that is interleaved", expected="no weight there")
         if self.fusion is None and self.weight != 1:
             raise UsageError(
                 f"the weight {self.weight:g} of a stage that is not fused",
