@@ -68,7 +68,7 @@ def test_a_cross_encoder_on_own_texts_by_the_command(run: Run, place: Path) -> N
     assert again.rows[0] == ["form", "pairs/s", "ratio", "spearman", "top 10", "size"]
     assert "later uses of this model take" in again.err
     best = outcome.json["best"]
-    exported = run("export", "tiny", "--cross-encoder", "--json")
+    exported = run("export", "tiny", "--family", "cross-encoder", "--json")
     assert exported.json["family"] == "cross-encoder"
     assert best["provider"] == "cpu"
 
