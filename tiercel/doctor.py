@@ -17,7 +17,7 @@ Status = Literal["ok", "note", "fails"]
 
 _NEEDED = (
     "numpy", "pyarrow", "faiss-cpu", "onnxruntime", "tokenizers", "numba", "PyStemmer", "typer", "rich", "ir-measures",
-    "filelock", "platformdirs", "beautifulsoup4", "orjson", "huggingface-hub", "sentencex",
+    "filelock", "platformdirs", "beautifulsoup4", "orjson", "huggingface-hub", "sentencex", "scipy",
 )  # fmt: skip
 _OPTIONAL = {
     **dict.fromkeys(("torch", "sentence-transformers", "onnx", "onnxscript"), ("exporting models", "torch")),

@@ -205,8 +205,8 @@ def test_more_documents_than_are_held_at_once(cross_int8: ExportReport, monkeypa
 
 def test_a_score_that_is_no_number_names_the_pair(cross_fp32: ExportReport, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = OnnxCrossEncoder(cross_fp32.folder)
-    scores = iter([0.5, float("nan")])
-    monkeypatch.setattr("tiercel.models.pairs.score_one", lambda session, pair: next(scores))
+    broken = np.array([0.5, np.nan], dtype=np.float32)
+    monkeypatch.setattr("tiercel.rerankers.cross_encoder.score_pairs", lambda *_, **__: broken)
     with pytest.raises(ModelError, match=r"tiny-cross: .* score nan to the pair of query 'q' and document 'd\d'"):
         reranker.score([_group(QUERY, TEXTS[:2])])
 

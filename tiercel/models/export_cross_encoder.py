@@ -155,7 +155,7 @@ class CrossEncoderExport(FamilyExport[NDArray[np.float32]]):
             tokenizer.encode(query, documents[number :: len(self._queries)])
             for number, query in enumerate(self._queries)
         ]
-        return [pair_feeds(graph, pair) for batch in batches for pair in batch.pairs]
+        return [pair_feeds(graph, [pair]) for batch in batches for pair in batch.pairs]
 
     def _documents(self) -> list[str]:
         """Texts alone, some of them joined, and all of them in one, so that truncation is seen too."""

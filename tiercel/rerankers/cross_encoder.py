@@ -36,7 +36,7 @@ _PROBE_TOLERANCE: dict[Precision, float] = {"fp32": 0.05, "fp16": 0.1, "bf16": 0
 class OnnxCrossEncoder:
     """A cross-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
 
-    On the CPU every pair is a run of its own, in `threads` workers of one thread each, which take the pairs of all
+    On the CPU pairs of one length share a run, in `threads` workers of one thread each, which take the runs of all
     groups from one queue, longest first, so that none waits for a straggler. Nothing is padded, and a pair's score is
     the same bits whatever is scored beside it. On a GPU pairs of like length, of all groups, are padded into batches of
     at most `batch_tokens`.
@@ -49,7 +49,7 @@ class OnnxCrossEncoder:
         threads: workers on the CPU.
         score: "logit", the model's own number, of any size; "sigmoid" puts it between 0 and 1, where high scores
             that differ may become equal.
-        batch_tokens: most padded tokens of one run; None: one pair per run on the CPU, 32,768 on a GPU.
+        batch_tokens: most padded tokens of one run; None: no padding on the CPU, 32,768 on a GPU.
 
     Raises:
         UsageError: `score` is neither.
