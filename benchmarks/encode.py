@@ -38,7 +38,7 @@ from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import bundled_sample_texts
 from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.tokenize import Tokenizer
-from tiercel.models.zoo import DEFAULT_ENCODER, find_source
+from tiercel.models.zoo import find_source
 from tiercel.types import DocId, Document
 
 _SCIFACT = Path(__file__).resolve().parents[1] / "examples" / "scifact" / "corpus.jsonl.gz"
@@ -62,7 +62,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     settings = Settings.from_environment()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_ENCODER)
+    parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--texts", type=Path, help="one text per line, or JSONL with title and text; .gz too")
     parser.add_argument("--count", type=int, default=256, help="passages per round")
     parser.add_argument("--threads", type=int, default=settings.threads)

@@ -38,7 +38,7 @@ from tiercel.models.export_cross_encoder import export
 from tiercel.models.forms import FORMS, has_backend
 from tiercel.models.parity import compare_scores
 from tiercel.models.tokenize import PairTokenizer
-from tiercel.models.zoo import DEFAULT_ENCODER, find_source
+from tiercel.models.zoo import find_source
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
 from tiercel.types import DocId, Document, Query, QueryId
@@ -47,6 +47,7 @@ _MEAN_WORDS = 60
 _SPREAD = 0.45  # standard deviation of the logarithm of a passage's length
 _BATCH = 32
 _PLAIN = "plain int8"
+_WEIGHTS = "all-MiniLM-L6-v2"
 _LAYERS, _HIDDEN = 6, 384  # MiniLM's
 _MEMORY_STEP = 1000
 
@@ -123,12 +124,12 @@ def _contestants(
 
 
 def checkpoint(folder: Path) -> Path:
-    """The weights of the default encoder under a random head of one label, as transformers saves it."""
+    """The weights of all-MiniLM-L6-v2 under a random head of one label, as transformers saves it."""
     with _quiet():
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        place = find_source(DEFAULT_ENCODER, offline=True).folder
+        place = find_source(_WEIGHTS, offline=True).folder
         torch.manual_seed(0)
         network = AutoModelForSequenceClassification.from_pretrained(str(place), num_labels=1, local_files_only=True)
         network.classifier.weight.data.normal_(0, 1)
@@ -220,7 +221,7 @@ def _print_conditions(options: argparse.Namespace, lengths: list[int]) -> None:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("torch", "sentence-transformers", "onnxruntime")
     )
-    print(f"{options.threads} threads; {versions}; {DEFAULT_ENCODER} under a random head")
+    print(f"{options.threads} threads; {versions}; {_WEIGHTS} under a random head")
     print(
         f"{options.queries} queries of {options.documents} candidates; {np.mean(lengths):.0f} tokens a pair on average"
         f" (median {np.median(lengths):.0f}, longest {max(lengths)}); {options.rounds} interleaved rounds"

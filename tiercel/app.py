@@ -62,8 +62,10 @@ def open_index(path: Path) -> Index:
 
 
 def default_pipeline(index: Index) -> PipelineSpec:
-    """Every leg that the index has."""
-    return parse("bm25+dense" if index.manifest.settings.encoder else "bm25")
+    """Every leg that the index has, then late interaction where it keeps token vectors, fused with what it reranks."""
+    settings = index.manifest.settings
+    stages = ["bm25+dense" if settings.encoder else "bm25", *(["minmax:late"] if settings.tokens else [])]
+    return parse(",".join(stages))
 
 
 def make_pipeline(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from tiercel.app import make_pipeline, open_index
-from tiercel.config import Settings
+from tiercel.app import default_pipeline, make_pipeline, open_index
+from tiercel.config import Settings, TokenCodec
 from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
 from tiercel.errors import IndexStoreError, InputError
@@ -16,9 +16,10 @@ from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
 from tiercel.index_settings import IndexOptions
 from tiercel.indexing import index_documents
-from tiercel.retrieve.spec import parse
 from tiercel.screen import counting, print_rankings, say
 from tiercel.types import Query, QueryId
+
+_CODEC: TokenCodec = "4bit"
 
 _PLACE = Path(".demo/scifact.tiercel")
 
@@ -41,7 +42,7 @@ def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> No
     Only an index in the demo's own place is made anew; another path must be free.
     """
     source = data or _examples()
-    options = IndexOptions(replace=index is None)
+    options = IndexOptions(tokens=_CODEC, replace=index is None)
     if index is not None and index.exists():
         raise IndexStoreError(
             "there is something already", where=str(index), expected="a new path for the demo's index"
@@ -52,7 +53,7 @@ def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> No
         index_documents(index, [source], options, settings=settings, say=say, progress=progress)
     say(f"indexed in {time.perf_counter() - started:.1f} s; the index is {index}")
     opened = open_index(index)
-    pipeline = make_pipeline(opened, parse("bm25+dense@100"), settings=settings)
+    pipeline = make_pipeline(opened, default_pipeline(opened), settings=settings)
     pipeline.retrieve([Query(QueryId("0"), QUESTIONS[0])], keep=3)  # loads what a first query loads
     for number, question in enumerate(QUESTIONS, start=1):
         started = time.perf_counter()
@@ -72,7 +73,8 @@ def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> No
     typer.echo(f"{source.resolve().name} test, {last.queries} queries, title + text, depth 100")
     if encoder is not None:
         typer.echo(
-            f"BM25 k1=0.9 b=0.4; {encoder.name}, {encoder.precision}, {encoder.max_tokens} tokens; fused by minmax"
+            f"BM25 k1=0.9 b=0.4; {encoder.name}, {encoder.precision}, {encoder.max_tokens} tokens, kept in {_CODEC} for"
+            " late interaction; all fused by minmax"
         )
     typer.echo(f"{'stage':<16}{'nDCG@10':>9}{'RR@10':>9}{'R@100':>9}   published nDCG@10")
     for row in report.rows:

