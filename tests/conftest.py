@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +88,17 @@ def refused(run: Run) -> Callable[..., str]:
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a process of its own, which finds this checkout from any folder."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), **changes}
+
+
+def without_packages(folder: Path, *packages: str) -> dict[str, str]:
+    """The environment of a Python, started with -S, that has all packages of this one but these."""
+    folder.mkdir()
+    left_out = {re.sub(r"[-.]", "_", name).lower() for name in packages}
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        package = re.sub(r"(-[0-9].*)?\.(dist-info|py)$", "", entry.name).replace("-", "_").lower()
+        if package not in left_out and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    return environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(folder)]))
 
 
 def spawned(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:

