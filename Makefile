@@ -1,13 +1,14 @@
 # make demo   install, index SciFact, ask three questions, evaluate
 # make test   lint, types, layers, tests
 # make format, make bench
+# make models DATA=..., make quality DATA=...   the bundled encoder from collections, and what it reaches on them
 # make gpu-check   on a machine with a GPU: parity and speed there; code 5 where there is none
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint types layers tests format bench gpu-check clean
+.PHONY: demo test lint types layers tests format bench gpu-check models quality clean
 
 demo: $(VENV)/installed
 	$(BIN)/tiercel demo
@@ -37,6 +38,13 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/maxsim.py
+
+models: $(VENV)/installed
+	rm -rf build/tiercel-minilm
+	$(BIN)/python recipes/encoder.py $(DATA) build/tiercel-minilm
+
+quality: $(VENV)/installed
+	$(BIN)/python benchmarks/quality.py $(DATA)
 
 gpu-check: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu.py
