@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
 from tiercel.errors import IndexStoreError, UsageError
-from tiercel.token_models import exported_family, lasting_name, named_token_model
+from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def make_reranker(
     options: RerankOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Reranker:
-    """A model that reads candidates, exported first if need be: of an exported folder's family, else a cross-encoder.
+    """A model that reads candidates, exported first if need be: of the family it states, else a cross-encoder.
 
     Raises as `make_stage`.
     """
     options = options or RerankOptions()
-    family = exported_family(model) if model else None
+    family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
     if name == "late" and options.long != "first":
         raise UsageError(

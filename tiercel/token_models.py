@@ -41,7 +41,7 @@ def named_token_model(
     usual: ModelFamily = "encoder" if name in known_names() else "late-interaction"
     folder = prepare_model(
         name,
-        family=exported_family(name) or family or usual,
+        family=stated_family(name) or family or usual,
         wanted=Wanted(precision, provider=settings.provider),
         cache_dir=settings.cache_dir,
         offline=settings.offline,
@@ -84,12 +84,19 @@ def lasting_name(name: str) -> str:
     return str(Path(name).resolve()) if name not in known_names() and Path(name).is_dir() else name
 
 
-def exported_family(name: str) -> ModelFamily | None:
-    """The family of an exported folder; None for any other name."""
-    from tiercel.models.description import is_exported, read_description
+def stated_family(name: str) -> ModelFamily | None:
+    """The family that a bundled model or a folder says of itself, exported or not; None for any other name.
 
-    folder = Path(name).expanduser()
-    return read_description(folder).family if is_exported(folder) else None
+    Only late interaction is told from a folder that is not exported. Raises ModelError where it is damaged.
+    """
+    from tiercel.models.description import is_exported, read_description
+    from tiercel.models.export_late_interaction import is_late
+    from tiercel.models.zoo import bundled_folder
+
+    folder = bundled_folder(name) or Path(name).expanduser()
+    if is_exported(folder):
+        return read_description(folder).family
+    return "late-interaction" if folder.is_dir() and is_late(folder) else None
 
 
 def _opened(folder: Path, settings: Settings) -> TokenModel:

@@ -85,6 +85,17 @@ def export(
     )
 
 
+def is_late(source: Path) -> bool:
+    """Whether a folder was saved as a late-interaction model; a bi-encoder that could serve as one was not.
+
+    Raises ModelError where its settings are damaged.
+    """
+    settings = read_settings(source)
+    # PyLate's older folders do not say what they are, but have a marker for queries; Stanford's have other settings.
+    named = settings.get("model_type") in _LATE_KINDS or "query_prefix" in settings
+    return named or (source / _STANFORD_SETTINGS).is_file()
+
+
 class LateInteractionExport(FamilyExport[EncodedTexts]):
     """Exports one late-interaction model, or a bi-encoder as such."""
 
@@ -116,8 +127,7 @@ class LateInteractionExport(FamilyExport[EncodedTexts]):
                 next_step=self.other_model,
                 where=str(self.source),
             )
-        # PyLate's older folders do not say what they are, but have a marker for queries.
-        return kind in _LATE_KINDS or "query_prefix" in settings
+        return is_late(self.source)
 
     def _check_stanford(self) -> None:
         expected = f"modules.json, or config.json of a {_STANFORD}"

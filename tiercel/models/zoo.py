@@ -218,6 +218,11 @@ def known_models(cache_dir: Path) -> list[KnownModel]:
     return found
 
 
+def bundled_folder(name: str) -> Path | None:
+    """Where the bundled model of this name lies; None for another name and for one whose package is not installed."""
+    return next((source.folder for source in _bundled_sources() if source.name == name), None)
+
+
 def _bundled_sources() -> list[ModelSource]:
     """The bundled models whose packages are installed."""
     found = []
