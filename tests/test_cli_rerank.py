@@ -144,7 +144,7 @@ OF_RUNS = [
         *((["-", *option, "--model", "m"], "an option about runs without --run") for option in OF_RUNS),
         (["--run", "-", "--queries", "-", "--corpus", "c", "--model", "m"], "standard input (-) named twice"),
         (["--run", "r", "--queries", "q", "--corpus", "c", "--model", "m", "--out", "o"], "with --out-format, or give"),
-        (["-", "--model", "m", "--overlap", "9"], "--overlap with --long first; expected max, sum or top3"),
+        (["-", "--model", "m", "--overlap", "9"], "--overlap with --long match; expected max, sum or top3"),
         (["-", "--model", "m", "--overlap", "9", "--long", "extract"], "--overlap with --long extract"),
         (["-", "--model", "m", "--long", "sum", "--score", "sigmoid"], "--long sum with --score sigmoid"),
     ],

@@ -101,7 +101,9 @@ def make_pipelines(
     retrievers = {
         (name, model): _retriever(models, views, name, model, options=options) for name, model in sorted(used)
     }
-    workshop = Workshop(settings, options.reranking or RerankOptions(), options.say, models.tokens())
+    reranking = options.reranking or RerankOptions()
+    matched = reranking.long == "match"
+    workshop = Workshop(settings, reranking, options.say, models.tokens())
     rerankers = {
         (name, model): make_stage(name, model, workshop)
         for name, model in sorted({(stage.name, stage.model) for spec in specs for stage in spec.reranks})
@@ -110,7 +112,7 @@ def make_pipelines(
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-        steps = [_step(stage, rerankers[stage.name, stage.model]) for stage in spec.reranks]
+        steps = [_step(stage, rerankers[stage.name, stage.model], matched=matched) for stage in spec.reranks]
         pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
 
@@ -204,11 +206,11 @@ class _Models:
         return stored_token_model(self.index.path, record, settings=self.settings)
 
 
-def _step(stage: RerankStage, reranker: Reranker) -> RerankStep:
+def _step(stage: RerankStage, reranker: Reranker, *, matched: bool) -> RerankStep:
     from tiercel.retrieve.cascade import RerankStep
 
     reads = getattr(reranker, "reads", True)
-    return RerankStep(str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=reads)
+    return RerankStep(str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=reads, matched=matched)
 
 
 def _retriever(models: _Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:

@@ -22,7 +22,7 @@ TokenCodec: TypeAlias = Literal["fp16", "int8", "4bit", "2bit"]
 OnDuplicate: TypeAlias = Literal["refuse", "last"]
 """What happens to an id that comes twice in what is added at once: nothing is added, or the last one counts."""
 
-LongStrategy: TypeAlias = Literal["first", "max", "sum", "top3", "extract"]
+LongStrategy: TypeAlias = Literal["match", "first", "max", "sum", "top3", "extract"]
 """What a reranker reads of a document longer than its window: see `tiercel.rerankers.long_documents`."""
 
 ScoreKind: TypeAlias = Literal["logit", "sigmoid"]

@@ -22,6 +22,9 @@ STAGE = "rerank"
 
 _T = TypeVar("_T")
 
+# Ways to read a document that make no windows of it.
+_ONE_TEXT = ("match", "first")
+
 # What is scored at once. Pairs of like length are looked for among so many, and so much is lost by a stop.
 _GROUPS_AT_ONCE = 32
 _PAIRS_AT_ONCE = 4096
@@ -35,17 +38,18 @@ class RerankOptions:
         precision: of the model; None for what an exported folder has, or `export --bench` found best, else int8 (on a
             GPU fp16).
         score: "logit", the model's own number, or "sigmoid", between 0 and 1.
-        long: what is done with a document that is longer than the model's window; "first" reads its beginning.
+        long: what is done with a document that is longer than the model's window. "match" reads the passage that
+            matched where documents are cut, and else as "first" does: the document's beginning.
         overlap: tokens (words, marks) that a window of `long` repeats of the one before, at most.
     """
 
     precision: Precision | None = None
     score: ScoreKind = "logit"
-    long: LongStrategy = "first"
+    long: LongStrategy = "match"
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        if self.overlap and self.long in ("first", "extract"):
+        if self.overlap and self.long in (*_ONE_TEXT, "extract"):
             raise UsageError(
                 f"--overlap with --long {self.long}", expected="max, sum or top3, which read a document in windows"
             )
@@ -103,9 +107,9 @@ def make_reranker(
     options = options or RerankOptions()
     family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
-    if name == "late" and options.long != "first":
+    if name == "late" and options.long not in _ONE_TEXT:
         raise UsageError(
-            f"--long {options.long} with a model of the family {family}", expected="--long first, or a cross-encoder"
+            f"--long {options.long} with a model of the family {family}", expected="no --long, or a cross-encoder"
         )
     return make_stage(name, model, Workshop(settings, options, say))
 
@@ -129,7 +133,7 @@ def _cross(model: str, workshop: Workshop) -> Reranker:
         progress=workshop.say,
     )
     reranker = OnnxCrossEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
-    if options.long == "first":  # the model cuts by its own pieces, to the last that fits
+    if options.long in _ONE_TEXT:  # the model cuts by its own pieces, to the last that fits
         return reranker
     tokens = reranker.tokenizer
     return LongDocuments(reranker, options.long, window=tokens.room, overlap=options.overlap, pieces=tokens.count)

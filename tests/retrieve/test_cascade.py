@@ -179,6 +179,25 @@ def test_the_matched_passage_survives_reranking() -> None:
     assert [hit.span for hit in ranking.hits] == [(0, 3), (0, 3)]
 
 
+@pytest.mark.parametrize(("matched", "read"), [(True, "the"), (False, DOCUMENTS[0].text)])
+def test_a_step_reads_the_passage_that_matched_or_the_document(matched: bool, read: str) -> None:
+    class Spans(OverlapRetriever):
+        def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
+            hits = (Hit(DOCUMENTS[0].id, 1.0, span=(0, 3)),)
+            return [Ranking(query, hits, "spans") for query in queries]
+
+    seen: list[str] = []
+
+    class Watching(ShorterFirst):
+        def score(self, groups: Sequence[CandidateGroup]) -> list[NDArray[np.float32]]:
+            seen.extend(document.text for group in groups for document in group.documents)
+            return super().score(groups)
+
+    step = RerankStep("w", Watching(), matched=matched)
+    (ranking,) = Cascade(Spans(), [step], Store()).retrieve(QUERIES[:1], keep=1)
+    assert (seen, ranking.hits[0].span) == ([read], (0, 3))
+
+
 def test_asking_for_no_hits_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         small_cascade().retrieve(QUERIES, keep=0)

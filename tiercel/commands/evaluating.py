@@ -47,7 +47,7 @@ def evaluate(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
     ] = None,
-    long: Long = "first",
+    long: Long = "match",
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,

@@ -43,7 +43,10 @@ Where = Annotated[
 ]
 Long = Annotated[
     LongStrategy,
-    typer.Option(help="What a reranker makes of the windows of a document longer than its own, or an extract."),
+    typer.Option(
+        help="What a reranker reads: the passage that matched (without passages as first), the first window of the "
+        "document, all its windows and what is made of their scores, or an extract."
+    ),
 ]
 Overlap = Annotated[
     int, typer.Option(min=0, help="Most tokens (words, marks) that a window of --long repeats of the one before.")

@@ -67,7 +67,7 @@ def rerank(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew, whatever an interrupted command left beside --out.")
     ] = False,
-    long: Long = "first",
+    long: Long = "match",
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,

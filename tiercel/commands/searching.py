@@ -48,7 +48,7 @@ def search(
     passages: Annotated[
         bool, typer.Option("--passages", help="Rank passages, not documents by their best passage.")
     ] = False,
-    long: Long = "first",
+    long: Long = "match",
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
@@ -59,8 +59,8 @@ def search(
 ) -> None:
     """Answer one query, or a file of queries.
 
-    A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text of the whole document, as far as the model
-    reads or --long says; with --passages, the passage.
+    A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text: of a document that is cut into passages
+    the one that matched, of others as far as the model reads, unless --long says otherwise.
     """
     from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
     from tiercel.index.bm25 import BM25

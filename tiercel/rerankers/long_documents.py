@@ -19,7 +19,8 @@ from tiercel.types import Document, Query
 if TYPE_CHECKING:
     from tiercel.protocols import FloatVector
 
-LONG_STRATEGIES: tuple[LongStrategy, ...] = get_args(LongStrategy)
+LONG_STRATEGIES: tuple[LongStrategy, ...] = tuple(name for name in get_args(LongStrategy) if name != "match")
+"""What is made of a whole document; "match" chooses what is read before it comes here."""
 
 WindowKind: TypeAlias = Literal["sentences", "tokens"]
 

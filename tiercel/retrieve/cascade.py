@@ -28,6 +28,7 @@ class RerankStep:
         fusion: how its order is fused with that of the stage before; None: it takes that one's place.
         weight: of its own scores in the fusion, where those of the stage before have 1.
         reads: whether it reads the candidates; if not, no text is fetched for it, and its documents are ids alone.
+        matched: whether it reads of a document only the passage by which it was found, where there is one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RerankStep:
     fusion: FusionMethod | None = None
     weight: float = 1.0
     reads: bool = True
+    matched: bool = False
 
 
 class Cascade:
@@ -106,7 +108,7 @@ class Cascade:
 def _rerank(
     step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None, keep: int
 ) -> list[Ranking]:
-    groups = [_group(ranking, documents if step.reads else None) for ranking in rankings]
+    groups = [_group(ranking, documents if step.reads else None, matched=step.matched) for ranking in rankings]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
         raise ModelError(
@@ -120,19 +122,20 @@ def _rerank(
     ]
 
 
-def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None) -> CandidateGroup:
+def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None, *, matched: bool) -> CandidateGroup:
     """The hits as candidates; without documents by their ids alone."""
+    cut = matched or ranking.passages
     spans = [hit.span for hit in ranking.hits] if ranking.passages else ()
     if documents is None:
         return CandidateGroup(ranking.query, [Document(hit.doc_id, "") for hit in ranking.hits], spans)
     return CandidateGroup(
-        ranking.query, [_candidate(ranking, hit, documents[hit.doc_id]) for hit in ranking.hits], spans
+        ranking.query, [_candidate(hit, documents[hit.doc_id], cut=cut) for hit in ranking.hits], spans
     )
 
 
-def _candidate(ranking: Ranking, hit: Hit, document: Document) -> Document:
-    """What of a hit's document is scored: all of it or, in a Ranking of passages, the passage."""
-    if not ranking.passages or hit.span is None:
+def _candidate(hit: Hit, document: Document, *, cut: bool) -> Document:
+    """What of a hit's document is scored: all of it or, where it is to be cut, the passage."""
+    if not cut or hit.span is None:
         return document
     return replace(document, text=document.text[slice(*hit.span)])
 
