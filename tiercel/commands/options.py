@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HtmlFile = Annotated[
+    str | None, typer.Option("--html", help="Write a page that opens without a network; - for stdout.", metavar="FILE")
+]
 IdField = Annotated[str | None, typer.Option(help="Field of the id, if not _id, id, docid or doc_id.")]
 TextField = Annotated[str | None, typer.Option(help="Field of the text, if not text, contents or body.")]
 TitleField = Annotated[str | None, typer.Option(help="Field of the title, if not title.")]

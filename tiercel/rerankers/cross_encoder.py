@@ -19,7 +19,9 @@ from tiercel.models.pairs import score_pairs
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
+from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
+from tiercel.types import Document, Query
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
 _SLAB_PAIRS = 8192
@@ -133,6 +135,14 @@ class OnnxCrossEncoder:
             self._count(slab, batches)
         self._check_finite(groups, scores)
         return scores if self._kind == "logit" else [_sigmoid(array) for array in scores]
+
+    def explain(self, query: Query, document: Document) -> WindowParts:
+        """The document's score, and how much of it was read."""
+        ((score,),) = self.score([CandidateGroup(query, [document])])
+        text = document.full_text
+        window = self._tokenizer.window(query.text, text)
+        read = Window(Read(text, window.end), float(score), window.tokens, window.cut_tokens)
+        return WindowParts((read,), "first", read.score)
 
     def _tokenize(self, groups: Sequence[CandidateGroup], part: _Part) -> PairBatch:
         group = groups[part.group]
