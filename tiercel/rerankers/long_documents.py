@@ -168,9 +168,9 @@ class LongDocuments:
                 return None
             windows += parts.windows
         scores = np.array([window.score for window in windows], dtype=np.float32)
-        least = sorted(scores.tolist(), reverse=True)[: _COUNTED.get(self._strategy, 1)][-1]
+        best = sorted(range(len(windows)), key=lambda place: -windows[place].score)[: _COUNTED.get(self._strategy, 1)]
         (score,) = self._joined(scores, [len(windows)]).tolist()
-        used = tuple(replace(window, used=bool(window.score >= least)) for window in windows)
+        used = tuple(replace(window, used=place in best) for place, window in enumerate(windows))
         return WindowParts(used, self._strategy, score)
 
     @property
