@@ -59,7 +59,12 @@ def test_the_report_as_json() -> None:
     report = evaluate_pipeline(pipeline(), [*QUERIES, UNMATCHED], qrels=QRELS, measures=MEASURES, keep=5)
     values = json.loads(json.dumps(report.to_json()))
     assert [stage["stage"] for stage in values["stages"]] == ["o", "f", "o+f", "short"]
-    assert set(values["stages"][0]) == {"stage", "measures", "hits_per_query", "seconds"}
+    assert set(values["stages"][0]) == {
+        "stage", "measures", "hits_per_query", "seconds", "ceiling", "queries_per_second", "latency", "tokens",
+        "truncated",
+    }  # fmt: skip
+    assert values["stages"][0]["latency"]["count"] == 2
+    assert (values["stages"][3]["tokens"], values["stages"][3]["truncated"]) == (None, None)
     assert set(values["stages"][0]["measures"]) == {"RR@2", "R@2", "Judged@2"}
     assert set(values["latency"]) == {"p50_ms", "p95_ms", "p99_ms", "count"}
     assert values["latency"]["count"] == 2

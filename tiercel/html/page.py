@@ -116,7 +116,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 sy
 main { max-width: 72rem; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 h2, h3, p { overflow-wrap: anywhere; } h3 { font-size: 1rem; }
-.note { color: var(--soft); }
+.note { margin: .25rem 0; color: var(--soft); }
 .verdict { font-weight: 600; }
 .skip { position: absolute; left: -100rem; } .skip:focus { position: static; }
 :focus-visible { outline: 3px solid var(--main); outline-offset: 2px; }
@@ -131,6 +131,7 @@ details { margin: 1rem 0; border-top: 1px solid var(--line); } summary { cursor:
 mark { color: inherit; border-radius: 3px;
   background: color-mix(in srgb, var(--mark) calc(15% + 65% * var(--w)), transparent); }
 .cut { color: var(--soft); border-left: 2px dashed var(--s4); padding-left: .25rem; text-decoration: line-through; }
+figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 svg { max-width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .soft { fill: var(--soft); } svg .axis { stroke: var(--line); }
 .s0 { fill: var(--s0); } .s1 { fill: var(--s1); } .s2 { fill: var(--s2); }

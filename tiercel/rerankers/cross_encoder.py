@@ -85,6 +85,7 @@ class OnnxCrossEncoder:
         )
         self._threads = threads
         self._kind = score
+        self._tokens_read = 0
         self._truncated = 0
         self._truncated_queries = 0
         self._lock = threading.Lock()
@@ -109,6 +110,11 @@ class OnnxCrossEncoder:
     def max_tokens(self) -> int:
         """Most tokens of one pair, special tokens included; the rest of the document is cut."""
         return self._description.max_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the model has read so far, special ones and queries included, padding not."""
+        return self._tokens_read
 
     @property
     def truncated(self) -> int:
@@ -151,6 +157,7 @@ class OnnxCrossEncoder:
 
     def _count(self, slab: Sequence[_Part], batches: Sequence[PairBatch]) -> None:
         with self._lock:
+            self._tokens_read += sum(pair.ids.size for batch in batches for pair in batch.pairs)
             self._truncated += sum(batch.truncated for batch in batches)
             # A group's query is in each of its parts.
             firsts = (batch for part, batch in zip(slab, batches, strict=True) if part.start == 0)

@@ -178,6 +178,11 @@ class LongDocuments:
         """How many windows the model still cut."""
         return int(getattr(self._reranker, "truncated", 0))
 
+    @property
+    def tokens_read(self) -> int | None:
+        """How many of its own tokens the model has read; None where it does not count."""
+        return getattr(self._reranker, "tokens_read", None)
+
     def _windows(self, query: Query, document: Document) -> list[Document]:
         """At least one; the document itself where it fits."""
         taken = self._pieces(query.text) + self._pieces(document.title)

@@ -12,7 +12,7 @@ from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
 from tiercel.retrieve.fusion import FusedPart, FusionMethod, fuse_lists, fused_parts
 from tiercel.retrieve.spec import resolve_keeps
-from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
+from tiercel.retrieve.trace import ReadCount, StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ class Cascade:
     def steps(self) -> tuple[RerankStep, ...]:
         """The stages that rerank, in order."""
         return self._stages
+
+    def counts(self) -> Mapping[str, ReadCount]:
+        """What each step has read since its reranker was made."""
+        return {
+            step.name: ReadCount(getattr(step.reranker, "tokens_read", None), getattr(step.reranker, "truncated", None))
+            for step in self._stages
+        }
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """The last stage's Ranking per query, in input order: at most `keep` hits, fewer where a stage keeps fewer."""
