@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tiercel.evaluation.measures import Measure, of_grade, parse_measures
+from tiercel.evaluation.measures import Measure, of_grade, parse_measure, parse_measures
 from tiercel.types import Qrels
 
 
@@ -26,9 +26,13 @@ class Convention:
     grade: int = 1
     queries: int | None = None
 
-    def apply(self, measures: Sequence[Measure]) -> tuple[Measure, ...]:
-        """The measures with the set's grade, where they take one and name none; each once."""
-        return tuple(dict.fromkeys(of_grade(measure, self.grade) for measure in measures))
+    def parse(self, texts: Sequence[str]) -> tuple[Measure, ...]:
+        """The measures of these texts with the set's grade, where they take one and name none; each once."""
+        measures = [
+            of_grade(measure, 1 if _NAMES_GRADE.search(text) else self.grade)
+            for text, measure in zip(texts, map(parse_measure, texts), strict=True)
+        ]
+        return tuple(dict.fromkeys(measures))
 
     def note(self, qrels: Qrels) -> str:
         """In words, what was applied, and what does not look like the set."""
@@ -43,6 +47,8 @@ class Convention:
 
 _MSMARCO_DEV_SMALL = Convention("MS MARCO dev small", ("RR@10", "R@1000"), queries=6980)
 _TREC_DL = ("nDCG@10", "RR", "AP", "R@1000")
+
+_NAMES_GRADE = re.compile(r"\brel\s*=")
 
 # Names as the organisers, ir_datasets and Anserini write them.
 _DEV_SMALL = re.compile(r"dev[._/-]small")
@@ -63,4 +69,4 @@ def measures_of(convention: Convention | None, asked: Sequence[str], usual: Sequ
     """The measures that were asked for, else those of the set, else the usual ones; the set's grade applied."""
     if convention is None:
         return parse_measures(asked or usual)
-    return convention.apply(parse_measures(asked or convention.measures))
+    return convention.parse(asked or convention.measures)

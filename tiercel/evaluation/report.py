@@ -185,7 +185,7 @@ def evaluate_pipeline(
     check_overlap([query.id for query in queries], [query_id for query_id, judgments in qrels.items() if judgments])
     judged = [query for query in queries if qrels.get(query.id)]
     latency: Latency | None = None
-    of_stages: dict[str, Latency] = {}
+    of_stages: list[Latency] = []
     if latency_limit:
         latency, of_stages = _latencies(pipeline, judged, keep=keep, limit=latency_limit)
     before = _counts(pipeline)
@@ -194,10 +194,10 @@ def evaluate_pipeline(
     rows = [
         replace(
             _row(column, qrels, measures=measures),
-            latency=of_stages.get(column.name),
+            latency=of_stages[position] if of_stages else None,
             read=_since(before.get(column.name), after.get(column.name)),
         )
-        for column in columns
+        for position, column in enumerate(columns)
     ]
     return PipelineReport(
         rows=tuple(rows),
@@ -263,13 +263,13 @@ def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> 
 
 def _latencies(
     pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int, limit: int
-) -> tuple[Latency, dict[str, Latency]]:
-    """Of the whole pipeline and of each stage by its name, over the same queries, one at a time."""
+) -> tuple[Latency, list[Latency]]:
+    """Of the whole pipeline and of each stage, over the same queries, one at a time."""
     traces: list[Trace] = []
     whole = measure_latency(lambda query: traces.extend(pipeline.trace([query], keep=keep)), queries, limit=limit)
     timed = traces[-whole.count :]  # what came before was to warm up
     by_stage = zip(*(trace.stages for trace in timed), strict=True)
-    return whole, {stages[0].name: Latency.of(1000 * stage.seconds for stage in stages) for stages in by_stage}
+    return whole, [Latency.of(1000 * stage.seconds for stage in stages) for stages in by_stage]
 
 
 def _counts(pipeline: TracedRetriever) -> Mapping[str, ReadCount]:
