@@ -45,6 +45,11 @@ class DenseRetriever:
         answers = rankings(asked, found, stage=STAGE, keep=keep, passages=self._passages)
         return [next(answers) if query.text.strip() else Ranking(query, (), STAGE, self._passages) for query in queries]
 
+    @property
+    def truncated(self) -> int:
+        """How many texts, which are queries here, its encoder has cut so far."""
+        return self._encoder.truncated
+
     def explain(self, query: Query, document: Document) -> CosineParts | None:
         """The cosine of the document's nearest row; None where the query is of white space only."""
         if not query.text.strip():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
-from tiercel.retrieve.fusion import FusedPart, FusionMethod, fuse_lists, fused_parts
+from tiercel.retrieve.fusion import FusedPart, Fusion, FusionMethod, fuse_lists, fused_parts
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import ReadCount, StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
@@ -96,10 +96,12 @@ class Cascade:
         return self._stages
 
     def counts(self) -> Mapping[str, ReadCount]:
-        """What each step has read since its reranker was made."""
+        """What each leg and each step has read since its models were made."""
+        legs = [(leg.name, leg.retriever) for leg in self._recall.legs] if isinstance(self._recall, Fusion) else []
+        readers: list[tuple[str, object]] = [*legs, *((step.name, step.reranker) for step in self._stages)]
         return {
-            step.name: ReadCount(getattr(step.reranker, "tokens_read", None), getattr(step.reranker, "truncated", None))
-            for step in self._stages
+            name: ReadCount(getattr(reader, "tokens_read", None), getattr(reader, "truncated", None))
+            for name, reader in readers
         }
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
