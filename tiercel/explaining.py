@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tiercel.errors import UsageError
+from tiercel.index.view import place_of
 from tiercel.protocols import Explains
 from tiercel.retrieve.cascade import rerank
 from tiercel.retrieve.fusion import Fusion
@@ -132,11 +133,11 @@ def _check(index: Index, doc_ids: Sequence[DocId]) -> None:
 
 
 def _is_eligible(index: Index, doc_id: DocId, where: str) -> bool:
-    for view in index.filtered(where):
-        ordinal = view.ordinal(doc_id)
-        if ordinal is not None:
-            return view.eligible_documents is None or bool(view.eligible_documents[ordinal])
-    return False
+    place = place_of(index.filtered(where), doc_id)
+    if place is None:
+        return False
+    view, ordinal = place
+    return view.eligible_documents is None or bool(view.eligible_documents[ordinal])
 
 
 def _no_fusion(doc_id: DocId) -> tuple[FusedPart, ...]:

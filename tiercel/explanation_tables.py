@@ -59,8 +59,12 @@ def _why_unranked(explanation: Explanation, stage: StageExplanation) -> str:
     legs = [leg for leg in explanation.stages if leg.is_leg]
     if not legs or stage.fusion:
         return "it holds nothing that the query asks for"
-    ranks = [f"{leg.stage} has it at {leg.rank or 'no rank'} and hands on {leg.keep}" for leg in legs]
-    return "; ".join(ranks)
+    return " and ".join(
+        f"{leg.stage} does not find it"
+        if leg.rank is None
+        else f"{leg.stage} ranks it {leg.rank} and hands on {leg.keep}"
+        for leg in legs
+    )
 
 
 def _behind(stage: StageExplanation) -> str:

@@ -10,7 +10,7 @@ from tests.index.made import FALCONS, add_documents, indexed
 from tests.index.test_tokens import cut
 from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import analyzer
-from tiercel.index.explained import frequencies, place_of, term_marks
+from tiercel.index.explained import frequencies, rows_of, term_marks
 from tiercel.index.lexical import analyze_queries
 from tiercel.index.store import Index
 from tiercel.types import DocId, Document
@@ -54,7 +54,7 @@ def test_every_occurrence_of_every_term_is_marked_and_nothing_else(text: str, na
 
 def test_frequencies_are_those_of_the_rows(tmp_path: Path) -> None:
     index = indexed(tmp_path / "x", FALCONS)
-    view, rows = place_of(index.views, DocId("d5"))
+    view, rows = rows_of(index.views, DocId("d5"))
     assert frequencies(view.segment.postings, [b"falcon", b"the", b"zeppelin"], rows).tolist() == [[3, 0, 0]]
     assert frequencies(view.segment.postings, [], rows).shape == (1, 0)
 
@@ -63,7 +63,7 @@ def test_the_newest_of_an_id_counts_and_one_that_is_not_there_is_refused(tmp_pat
     indexed(tmp_path / "x", FALCONS)
     add_documents(tmp_path / "x", [Document(DocId("d5"), "an owl")])
     index = Index(tmp_path / "x")
-    view, rows = place_of(index.views, DocId("d5"))
+    view, rows = rows_of(index.views, DocId("d5"))
     assert frequencies(view.segment.postings, [b"owl", b"falcon"], rows).tolist() == [[1, 0]]
     with pytest.raises(IndexStoreError, match="no document has the id 'd9'"):
-        place_of(index.views, DocId("d9"))
+        rows_of(index.views, DocId("d9"))

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.index.explained import place_of
+from tiercel.index.explained import rows_of
 from tiercel.index.rollup import Rows, best_rows, rankings
 from tiercel.index.vectors import FloatMatrix, faiss_threads, nearest, similarities
 from tiercel.index.view import View
@@ -54,7 +54,7 @@ class DenseRetriever:
         """The cosine of the document's nearest row; None where the query is of white space only."""
         if not query.text.strip():
             return None
-        view, rows = place_of(self._views, document.id)
+        view, rows = rows_of(self._views, document.id)
         (vector,) = self._encoder.encode_queries([query.text])
         cosines = similarities(view.segment.vectors.stored, rows, vector)
         best = int(cosines.argmax())

@@ -12,21 +12,21 @@ from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import Analyzer
 from tiercel.index.postings import Postings, find_terms
 from tiercel.index.tokens import CJK, SEPARATOR, TokenTable, character_class
-from tiercel.index.view import View
+from tiercel.index.view import View, place_of
 from tiercel.parts import Mark
 from tiercel.types import DocId
 
 
-def place_of(views: Sequence[View], doc_id: DocId) -> tuple[View, NDArray[np.int64]]:
+def rows_of(views: Sequence[View], doc_id: DocId) -> tuple[View, NDArray[np.int64]]:
     """The segment that holds a document, and its rows there. Raises IndexStoreError for one that is not there."""
-    for view in reversed(views):  # the newest first
-        ordinal = view.ordinal(doc_id)
-        if ordinal is not None:
-            table = view.segment.passages
-            if table is None:
-                return view, np.array([ordinal])
-            return view, np.arange(table.first_rows[ordinal], table.first_rows[ordinal + 1])
-    raise IndexStoreError(f"no document has the id {doc_id!r}")
+    place = place_of(views, doc_id)
+    if place is None:
+        raise IndexStoreError(f"no document has the id {doc_id!r}")
+    view, ordinal = place
+    table = view.segment.passages
+    if table is None:
+        return view, np.array([ordinal])
+    return view, np.arange(table.first_rows[ordinal], table.first_rows[ordinal + 1])
 
 
 def frequencies(postings: Postings, terms: Sequence[bytes], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiercel.index.analysis import Analyzer
 from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_idf, term_weights, top_k
-from tiercel.index.explained import frequencies, place_of, term_marks
+from tiercel.index.explained import frequencies, rows_of, term_marks
 from tiercel.index.postings import Postings, find_terms
 from tiercel.index.rollup import Rows, best_rows, rankings
 from tiercel.index.tokens import TokenTable
@@ -131,7 +131,7 @@ class LexicalRetriever:
         names = [analyzed.terms[number].decode() for number in analyzed.numbers]
         if not found.any():
             return None
-        view, rows = place_of(self._views, document.id)
+        view, rows = rows_of(self._views, document.id)
         lengths = view.segment.postings.lengths[rows].astype(np.int64)[:, None]
         held = frequencies(view.segment.postings, analyzed.terms, rows)[:, analyzed.numbers]
         saturations = self.parameters.saturation(held, lengths, self._statistics.mean_length)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiercel.errors import IndexStoreError
 from tiercel.index.ann import FloatMatrix
-from tiercel.index.explained import place_of
+from tiercel.index.explained import rows_of
 from tiercel.index.lookup import Lookup
 from tiercel.index.token_vectors import TokenVectors
 from tiercel.index.view import View
@@ -68,7 +68,7 @@ class StoredTokens:
 
     def reads(self, document: Document) -> list[Read]:
         """What each piece of a whole document was made of, in the order of its pieces."""
-        view, _ = place_of(self._views, document.id)
+        view, _ = rows_of(self._views, document.id)
         return view.segment.reads(document)
 
     def _of_group(self, number: int, group: CandidateGroup) -> Iterator[StoredPart]:
