@@ -79,6 +79,15 @@ def test_a_page_with_coloured_text(index: str, run: Run, place: Path) -> None:
     assert "Why here? falcon &lt;b&gt;river&lt;/b&gt;" in document
 
 
+def test_a_terminal_obeys_no_id_and_no_term(place: Path, run: Run) -> None:
+    write_lines(place / "c.jsonl", {"id": "a\n\x1b[31m", "text": "owl \x1b[31m\nowl"})
+    assert run("index", "idx", "c.jsonl", "--encoder", "none").code == 0
+    outcome = run("explain", "idx", "owl \x1b[31m", "a\n\x1b[31m", "--html", "page.html")
+    assert outcome.code == 0, outcome
+    assert "\x1b" not in outcome.out + outcome.err + (place / "page.html").read_text()
+    assert outcome.rows[0] == ["# a\\n\\x1b[31m owl \\x1b[31m owl"]
+
+
 def test_a_page_on_stdout_is_all_there_is(index: str, run: Run) -> None:
     outcome = run("explain", index, "falcon", "a", "--html", "-")
     assert outcome.out.startswith("<!doctype html>")
@@ -89,6 +98,8 @@ def test_a_page_on_stdout_is_all_there_is(index: str, run: Run) -> None:
     ("code", "arguments", "parts"),
     [
         (2, ["falcon", "z"], ["no document has the id 'z'; expected an id of the index, such as 'a'"]),
+        (2, ["falcon \udcff", "a"], ["a query that is not UTF-8"]),
+        (2, ["falcon", "a\udcff"], ["the id of a document that is not UTF-8"]),
         (2, ["falcon", "a", "b", "a"], ["the document 'a' twice; expected each id once"]),
         (2, ["q3", "a", "--queries", "q.tsv"], ["q.tsv: no query has the id 'q3'; expected one of 2 ids, such as 'q"]),
         (4, ["falcon", "a", "-p", "bm25+dense"], ["the index has no vectors"]),

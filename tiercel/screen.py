@@ -462,14 +462,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     """Rows of cells under their columns: aligned on a terminal, separated by tabs elsewhere."""
     if not sys.stdout.isatty():
         if title:
-            typer.echo(f"# {title}")
+            typer.echo(f"# {shown(title)}")
         for row in [columns, *rows] if header else rows:
             typer.echo("\t".join(map(shown, row)))
         return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(shown(title)) if title else None, title_justify="left", box=None, pad_edge=False)
     table.show_header = header
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if header and number else "left", overflow="fold")

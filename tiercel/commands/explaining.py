@@ -22,6 +22,8 @@ from tiercel.commands.options import (
     Variant,
     Where,
     check_reranking,
+    checked_utf8,
+    single_query,
 )
 from tiercel.config import Settings
 from tiercel.data.queries import QueryFormat
@@ -70,7 +72,7 @@ def explain(
     (spec,) = named or [default_pipeline(opened)]
     options = SearchOptions(where=where, parameters=BM25(k1, b, variant), reranking=reranking, say=say)
     cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
-    ids = [DocId(document) for document in documents]
+    ids = [DocId(checked_utf8(document, "the id of a document")) for document in documents]
     found = explain_documents(opened, cascade, asked, ids, keep=k, where=where)
     if html is not None:
         from tiercel.html.explanation import explanation_page
@@ -87,7 +89,7 @@ def _query(query: str, queries: str | None, form: QueryFormat | None) -> Query:
     from tiercel.data.queries import read_queries
 
     if queries is None:
-        return Query(QueryId("1"), query)
+        return single_query(query)
     known = {one.id: one for one in read_queries(queries, format=form)}
     if query not in known:
         near = difflib.get_close_matches(query, known, n=1) or list(known)[:1]
