@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tiercel.explaining import Explanation, StageExplanation
 from tiercel.explanation_tables import fusion_table, parts_tables, stage_table, verdict
 from tiercel.html.page import Html, folded, marked, page, table, tag
-from tiercel.parts import CosineParts, Parts, Read, TermParts, TokenParts, WindowParts
+from tiercel.parts import CosineParts, Parts, Read, TermParts, TokenParts, Window, WindowParts
 
 
 def explanation_page(pipeline: str, explanations: Sequence[Explanation]) -> str:
@@ -48,7 +48,14 @@ def _texts(parts: Parts) -> list[Html]:
         case CosineParts():
             return _read(parts.read, marked(parts.read, ()))
         case WindowParts():
-            return [piece for window in parts.windows for piece in _read(window.read, marked(window.read, ()))]
+            numbered = enumerate(parts.windows, start=1)
+            return [piece for number, window in numbered for piece in _window(number, window)]
+
+
+def _window(number: int, window: Window) -> list[Html]:
+    counts = "counts" if window.used else "does not count"
+    note = tag("p", f"Window {number}, with the score {window.score:.4f}, {counts}.", class_="note")
+    return [note, *_read(window.read, marked(window.read, ()))]
 
 
 def _read(read: Read, text: Html) -> list[Html]:
