@@ -86,6 +86,8 @@ def test_terms_sum_to_the_score_whatever_the_variant(many: Index, variant: str, 
             parts = retriever.explain(query, document)
             assert parts is not None
             assert parts.score == pytest.approx(hit.score, abs=1e-5)
+            for term in parts.terms:
+                assert term.part == pytest.approx(term.constant + term.weight * term.saturation)
 
 
 def test_the_passage_that_ranks_is_the_one_explained(passages: Index) -> None:

@@ -53,9 +53,9 @@ def test_what_became_of_it_in_a_sentence(found: object, said: str) -> None:
             TERMS,
             "BM25 of the document: 3 terms, the mean is 4.5, so K(length) is 0.7000",
             [
-                ["falcon", "1", "2", "3", "0.5000", "0.8000", "0.400000"],
-                ["owl", "1", "0", "1", "2.0000", "0.0000", "0.000000"],
-                ["sum", "", "", "", "", "", "0.400000"],
+                ["falcon", "1", "2", "3", "0.2500", "0.5000", "0.8000", "0.400000"],
+                ["owl", "1", "0", "1", "2.0000", "2.0000", "0.0000", "0.000000"],
+                ["sum", "", "", "", "", "", "", "0.400000"],
             ],
         ),
         (COSINE, "cosine", [["characters 5 to 29, 10 of 23 characters cut", "0.250000"]]),

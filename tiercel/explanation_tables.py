@@ -90,7 +90,7 @@ def _stage_row(stage: StageExplanation) -> list[str]:
 
 
 def _terms(parts: TermParts) -> Table:
-    columns = ["term", "in query", "tf", "df", "idf", "saturation", "part"]
+    columns = ["term", "in query", "tf", "df", "idf", "weight", "saturation", "part"]
     rows = [
         [
             term.term,
@@ -98,12 +98,13 @@ def _terms(parts: TermParts) -> Table:
             str(term.frequency),
             str(term.document_frequency),
             f"{term.idf:.4f}",
+            f"{term.weight:.4f}",
             f"{term.saturation:.4f}",
             f"{term.part:.6f}",
         ]
         for term in parts.terms
     ]
-    rows.append(["sum", "", "", "", "", "", f"{parts.score:.6f}"])
+    rows.append(["sum", *[""] * (len(columns) - 2), f"{parts.score:.6f}"])
     length = f"{parts.length} terms, the mean is {parts.mean_length:.1f}, so K(length) is {parts.norm:.4f}"
     return f"BM25 of {_row(parts.read)}: {length}", columns, rows
 

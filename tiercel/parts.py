@@ -73,8 +73,10 @@ class TermPart:
         frequency: how often the document does.
         document_frequency: how many rows of the collection hold it.
         idf: what its rarity makes it weigh.
+        weight: the idf times how often the query holds the term, times what the variant multiplies both by.
         saturation: from 0 to 1 in most variants: f / (f + K(length)), which grows ever more slowly with the frequency.
-        part: what it adds to the score.
+        constant: what the variant gives to every document for this term; 0 in most.
+        part: what it adds to the score: constant + weight * saturation.
     """
 
     term: str
@@ -82,7 +84,9 @@ class TermPart:
     frequency: int
     document_frequency: int
     idf: float
+    weight: float
     saturation: float
+    constant: float
     part: float
 
 

@@ -139,11 +139,9 @@ class LexicalRetriever:
         parts = constants + weights * saturations
         best = int(parts.sum(axis=1).argmax())
         idf = term_idf(self.parameters, found, self._statistics)
-        columns = [names, analyzed.counts, held[best], found, idf, saturations[best], parts[best]]
-        plain = [column if isinstance(column, list) else column.tolist() for column in columns]
-        terms = sorted(
-            (TermPart(*values) for values in zip(*plain, strict=True)), key=lambda term: (-term.part, term.term)
-        )
+        columns = [analyzed.counts, held[best], found, idf, weights, saturations[best], constants, parts[best]]
+        rows_of_terms = zip(names, *(column.tolist() for column in columns), strict=True)
+        terms = sorted((TermPart(*values) for values in rows_of_terms), key=lambda term: (-term.part, term.term))
         base, slope = self.parameters.norm(self._statistics.mean_length)
         length = int(lengths[best, 0])
         read = view.segment.reads(document)[best]
