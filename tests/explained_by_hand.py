@@ -20,8 +20,9 @@ from tiercel.types import DocId, Document, Hit, Query, QueryId
 
 TEXT = "the <b>falcon</b> hunts"
 READ = Read(TEXT, len(TEXT))
-TERMS = TermParts(READ, (TermPart("falcon", 1, 2, 3, 0.25, 0.5, 0.8, 0.0, 0.4), TermPart("owl", 1, 0, 1, 2.0, 2.0, 0.0, 0.0, 0.0)), 3, 4.5,
-                  0.7, (Mark(7, 13, 0.4),))  # fmt: skip
+FALCON = TermPart("falcon", 1, 2, 3, 0.25, 0.5, 0.8, 0.0, 0.4)
+OWL = TermPart("owl", 1, 0, 1, 2.0, 2.0, 0.0, 0.0, 0.0)
+TERMS = TermParts(READ, (FALCON, OWL), 3, 4.5, 0.7, (Mark(7, 13, 0.4),))
 COSINE = CosineParts(Read(TEXT, 13, (5, 29)), 0.25)
 TOKENS = TokenParts(READ, (TokenMatch(Piece("falcon", 0, 6), Piece("falcon", 7, 13), 0.9),
                            TokenMatch(Piece("[MASK]", 0, 0), None, -1.0)), -0.1)  # fmt: skip

@@ -17,6 +17,8 @@ _MOST_BARS = 400
 _LOGARITHMIC = 20
 """Values of one axis that differ by more than this factor are drawn on a logarithmic scale."""
 
+_SAME = 1e-9  # what differs by less, relatively, is drawn as if it did not
+
 
 class Point(NamedTuple):
     """One thing by two of its values."""
@@ -108,7 +110,9 @@ def _scale(values: Sequence[float], start: float, end: float, *, is_log: bool = 
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         ticks = tuple(10.0**power for power in range(first, last + 1))
         return _Scale(start, end, lambda value: (math.log10(value) - first) / (last - first), ticks)
-    spread = high - low or abs(high) or 1.0
+    spread = high - low
+    if spread < _SAME * max(1.0, abs(low), abs(high)):
+        spread = abs(high) if abs(high) > _SAME else 1.0
     step = 10.0 ** math.floor(math.log10(spread / 2))
     step *= next(factor for factor in (1, 2, 5, 10) if spread / (step * factor) <= 5)
     first, last = math.floor(low / step), math.ceil(high / step)
