@@ -69,6 +69,14 @@ def test_graded_judgments_and_a_binary_measure_are_told(runs: Path, run: Run) ->
     assert "graded;" not in run(*arguments, "-m", "RR(rel=2)@2", "-m", "nDCG@2").err
 
 
+def test_a_well_known_set_is_measured_as_is_usual_for_it(runs: Path, run: Run) -> None:
+    (runs / "2019qrels-pass.txt").write_text(QRELS + "q3 0 z 3\n")
+    outcome = run("compare", "one.trec", "two.trec", "--qrels", "2019qrels-pass.txt", "-m", "RR@2")
+    assert outcome.rows[0] == ["# RR(rel=2)@2"]
+    assert "measured as TREC DL 2019: grade 2 and up is relevant" in outcome.err
+    assert "graded;" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("code", "arguments", "parts"),
     [

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from tiercel.commands.comparing import compare
 from tiercel.commands.evaluating import evaluate
+from tiercel.commands.explaining import explain
 from tiercel.commands.fusing import fuse
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete,
     "compact": compact,
     "search": search,
+    "explain": explain,
     "eval": evaluate,
     "compare": compare,
     "fuse": fuse,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from tiercel.parts import Parts, Reading
 from tiercel.types import DocId, Document, Query, Ranking, Span
 
 if TYPE_CHECKING:
@@ -111,3 +112,22 @@ class JointEncoder(Encoder, Protocol):
 
     def encode_documents_jointly(self, texts: Sequence[str]) -> tuple[FloatMatrix, list[FloatMatrix]]:
         """What `encode_documents` and `tokens.encode_documents` give for the texts, in one pass over each."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A Retriever or Reranker that can say what it makes a document's score of."""
+
+    def explain(self, query: Query, document: Document) -> Parts | None:
+        """Parts that add up to what it scores the document for the query; None where the query asks it for nothing.
+
+        A Retriever explains documents of its collection, found or not.
+        """
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """An Encoder or TokenEncoder that can show what it reads of a text."""
+
+    def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
+        """One per text, in input order: its tokens, and where it is cut."""

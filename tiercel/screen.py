@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiercel.data.candidates import Candidates
     from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
-    from tiercel.evaluation.report import PipelineReport
+    from tiercel.evaluation.report import SetReport
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
@@ -166,31 +166,26 @@ def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "")
         yield ranking
 
 
-def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bool) -> None:
-    """Every stage of every pipeline with its measures, and the latency of the whole."""
+def print_set_reports(sets: Sequence[SetReport], index: Index, *, as_json: bool) -> None:
+    """Every stage of every pipeline with its measures and costs, set by set, and how large the index is."""
+    from tiercel.evaluation.report import report_notes, stage_columns, stage_rows
+
     if as_json:
-        print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
+        size = {"index": {"path": str(index.path), "documents": len(index), "bytes": index.size_bytes()}}
+        print_json(sets[0].to_json() | size if len(sets) == 1 else {"sets": [one.to_json() for one in sets]} | size)
         return
-    for name, report in reports.items():
-        measures = [str(measure) for measure in report.rows[-1].result.measures]
-        rows = [
-            [row.stage, *(f"{row.result.means[measure]:.4f}" for measure in measures), f"{row.hits_per_query:.1f}"]
-            for row in report.rows
-        ]
-        print_table(["stage", *measures, "hits"], rows, title=name)
-        last = report.rows[-1].result
-        notes = [f"{last.queries} judged queries, depth {report.keep}, computed by {last.evaluator}"]
-        if report.latency is not None:
-            latency = report.latency
-            notes.append(
-                f"latency of one query: p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms, "
-                f"p99 {latency.p99_ms:.1f} ms ({latency.count} queries, one at a time)"
-            )
-        if last.missing_queries:
-            notes.append(f"{last.missing_queries} judged queries are not among the queries and count 0")
-        if report.unjudged_queries:
-            notes.append(f"{report.unjudged_queries} queries have no judgments and were left out")
-        print_notes(notes)
+    for one in sets:
+        for name, report in one.pipelines.items():
+            columns = stage_columns(report.rows[-1].result.measures)
+            print_table(columns, stage_rows(report), title=f"{one.name}: {name}" if len(sets) > 1 else name)
+            print_notes(report_notes(report))
+        print_notes(f"{one.name}: {note}" for note in one.notes)
+    print_notes([index_note(index)])
+
+
+def index_note(index: Index) -> str:
+    """In words, how large an index is."""
+    return f"{index.path}: {len(index):,} documents, {_size(index.size_bytes())}"
 
 
 def print_run_results(
@@ -467,14 +462,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     """Rows of cells under their columns: aligned on a terminal, separated by tabs elsewhere."""
     if not sys.stdout.isatty():
         if title:
-            typer.echo(f"# {title}")
+            typer.echo(f"# {shown(title)}")
         for row in [columns, *rows] if header else rows:
             typer.echo("\t".join(map(shown, row)))
         return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(shown(title)) if title else None, title_justify="left", box=None, pad_edge=False)
     table.show_header = header
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if header and number else "left", overflow="fold")

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from tiercel.protocols import CandidateGroup, Reranker
+from tiercel.protocols import CandidateGroup, Explains, Reranker
 from tiercel.types import DocId, Document, Query
 
 ODD_TEXTS = [
@@ -43,6 +43,16 @@ class RerankerConformance:
 
     def test_no_groups_give_no_arrays(self, reranker: Reranker) -> None:
         assert list(reranker.score([])) == []
+
+    def test_what_explains_gives_parts_of_the_score(self, reranker: Reranker, groups: list[CandidateGroup]) -> None:
+        if not isinstance(reranker, Explains):
+            pytest.skip("does not explain")
+        for group, array in zip(groups, reranker.score(groups), strict=True):
+            for document, score in zip(group.documents[:3], array.tolist(), strict=False):
+                parts = reranker.explain(group.query, document)
+                if parts is None:
+                    pytest.skip("what it wraps does not explain")
+                assert parts.score == pytest.approx(score, abs=1e-5 + self.score_tolerance)
 
     def test_groups_differ_in_size(self, groups: list[CandidateGroup]) -> None:
         sizes = [len(group.documents) for group in groups]

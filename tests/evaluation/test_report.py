@@ -4,15 +4,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.retrieve.small import QUERIES, UNMATCHED, FrequencyRetriever, OverlapRetriever, ShorterFirst, Store
 from tiercel.errors import InputError, UsageError
 from tiercel.evaluation.measures import evaluate, parse_measures
-from tiercel.evaluation.report import QUERIES_PER_BATCH, evaluate_pipeline
+from tiercel.evaluation.report import QUERIES_PER_BATCH, evaluate_pipeline, stage_columns, stage_rows
+from tiercel.protocols import CandidateGroup
 from tiercel.retrieve.cascade import Cascade, RerankStep
 from tiercel.retrieve.fusion import Fusion, FusionLeg
-from tiercel.retrieve.trace import Trace
+from tiercel.retrieve.trace import ReadCount, Trace
 from tiercel.types import DocId, Query, QueryId
 
 QRELS = {
@@ -59,7 +62,12 @@ def test_the_report_as_json() -> None:
     report = evaluate_pipeline(pipeline(), [*QUERIES, UNMATCHED], qrels=QRELS, measures=MEASURES, keep=5)
     values = json.loads(json.dumps(report.to_json()))
     assert [stage["stage"] for stage in values["stages"]] == ["o", "f", "o+f", "short"]
-    assert set(values["stages"][0]) == {"stage", "measures", "hits_per_query", "seconds"}
+    assert set(values["stages"][0]) == {
+        "stage", "measures", "hits_per_query", "seconds", "ceiling", "queries_per_second", "latency", "tokens",
+        "truncated",
+    }  # fmt: skip
+    assert values["stages"][0]["latency"]["count"] == 2
+    assert (values["stages"][3]["tokens"], values["stages"][3]["truncated"]) == (None, None)
     assert set(values["stages"][0]["measures"]) == {"RR@2", "R@2", "Judged@2"}
     assert set(values["latency"]) == {"p50_ms", "p95_ms", "p99_ms", "count"}
     assert values["latency"]["count"] == 2
@@ -118,3 +126,49 @@ def test_a_measure_deeper_than_the_list_is_refused() -> None:
 def test_no_judged_query_is_an_error() -> None:
     with pytest.raises(InputError, match=r"such as 'q0'.*such as 'q1'.*no id is in both"):
         evaluate_pipeline(pipeline(), [UNMATCHED], qrels=QRELS, measures=MEASURES, keep=5)
+
+
+def test_a_ceiling_is_the_recall_of_all_that_survives() -> None:
+    report = evaluate_pipeline(pipeline(), QUERIES, qrels=QRELS, measures=parse_measures(["RR@1"]), keep=5)
+    # q1: d2 is found and lost by the last stage. q2: d3 and d1 are found; d4, d1 are the shortest. q7 is not asked.
+    assert [row.ceiling for row in report.rows] == pytest.approx([2 / 3, 2 / 3, 2 / 3, (0 + 1 / 2) / 3])
+    assert [list(row.result.means) for row in report.rows] == [["RR@1"]] * 4
+    graded = evaluate_pipeline(pipeline(), QUERIES, qrels=QRELS, measures=parse_measures(["RR(rel=2)@1"]), keep=5)
+    # Only d3 is of grade 2, for q2.
+    assert [row.ceiling for row in graded.rows] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+
+
+def test_every_stage_has_its_latency_and_its_speed() -> None:
+    class Timed(Cascade):
+        def trace(self, queries: Sequence[Query], *, keep: int) -> list[Trace]:
+            return [
+                Trace(trace.query, tuple(replace(s, seconds=0.25 * n) for n, s in enumerate(trace.stages)))
+                for trace in super().trace(queries, keep=keep)
+            ]
+
+    timed = Timed(OverlapRetriever(), [RerankStep("short", ShorterFirst(), 2)], Store())
+    report = evaluate_pipeline(timed, QUERIES, qrels=QRELS, measures=MEASURES, keep=5)
+    latencies = [row.latency for row in report.rows]
+    assert [(one.p50_ms, one.p99_ms, one.count) for one in latencies if one] == [(0, 0, 2), (250, 250, 2)]
+    # Two judged queries in one batch.
+    assert [row.queries_per_second for row in report.rows] == [None, 8]
+
+
+def test_what_a_stage_has_read_is_counted_without_what_was_timed() -> None:
+    class Reads(ShorterFirst):
+        tokens_read = 100
+
+        def score(self, groups: Sequence[CandidateGroup]) -> list[NDArray[np.float32]]:
+            self.tokens_read += sum(len(group.documents) for group in groups)
+            return super().score(groups)
+
+    reading = Cascade(OverlapRetriever(), [RerankStep("reads", Reads(), 2)], Store())
+    report = evaluate_pipeline(reading, QUERIES, qrels=QRELS, measures=MEASURES, keep=5)
+    # q1 has 4 candidates and q2 3.
+    assert [row.read for row in report.rows] == [ReadCount(), ReadCount(7, None)]
+
+
+def test_rows_have_a_cell_for_every_column() -> None:
+    report = evaluate_pipeline(pipeline(), QUERIES, qrels=QRELS, measures=MEASURES, keep=5, latency_limit=0)
+    assert {len(row) for row in stage_rows(report)} == {len(stage_columns(MEASURES))}
+    assert stage_rows(report)[0][-5:] == [""] * 5

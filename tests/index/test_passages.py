@@ -33,8 +33,8 @@ def rows_of(table: PassageTable) -> list[tuple[int, ...]]:
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     writer = PassageWriter()
-    writer.add([Passage(DocId("a"), "", 0, 5), Passage(DocId("a"), "", 6, 9)])
-    writer.add([Passage(DocId("b"), "", 0, 0)])
+    writer.add([(0, 5), (6, 9)])
+    writer.add([(0, 0)])
     writer.finish(tmp_path)
     table = map_passages(tmp_path, 2, 3)
     assert rows_of(table) == [(0, 0, 5), (0, 6, 9), (1, 0, 0)]

@@ -114,3 +114,33 @@ def test_a_machine_that_computes_other_vectors_is_noticed(late_fp32: ExportRepor
     path.write_text(json.dumps(description))
     with pytest.raises(ModelError, match=r"another vector than where it was exported \(cosine -1\.000\)"):
         OnnxTokenEncoder(path.parent)
+
+
+@pytest.mark.parametrize("is_query", [True, False])
+def test_a_reading_has_a_piece_for_each_vector(
+    late_fp32: ExportReport, joint_late: ExportReport, is_query: bool
+) -> None:
+    texts = ["", "The falcon hunts, in winter.", "cold river " * 30, "Résumé \u200b 河"]
+    for encoder in (OnnxTokenEncoder(late_fp32.folder), OnnxEncoder(joint_late.folder).tokens):
+        matrices = encoder.encode_queries(texts) if is_query else encoder.encode_documents(texts)
+        readings = encoder.readings(texts, query=is_query)
+        assert [len(reading.pieces) for reading in readings] == [len(matrix) for matrix in matrices]
+        for text, reading in zip(texts, readings, strict=True):
+            placed = [piece for piece in reading.pieces if piece.end > piece.start]
+            assert [text[piece.start : piece.end] for piece in placed] == [piece.text for piece in placed]
+            assert max((piece.end for piece in placed), default=0) <= reading.end <= len(text)
+
+
+def test_a_reading_by_hand(late_fp32: ExportReport, joint_late: ExportReport) -> None:
+    encoder = OnnxTokenEncoder(late_fp32.folder)
+    # Documents of 20 tokens, two of them special; a full stop is read and has no vector.
+    (reading,) = encoder.readings(["cold. " * 12], query=False)
+    assert [piece.text for piece in reading.pieces] == ["[CLS]", *["cold"] * 9, "[SEP]"]
+    assert reading.pieces[2][1:] == (6, 10)
+    assert reading.end == 9 * 6 - 1
+    (reading,) = encoder.readings(["the falcon"], query=True)
+    assert [piece.text for piece in reading.pieces] == ["[CLS]", "the", "falcon", "[SEP]", *["[MASK]"] * 8]
+    # With a prompt, "passage: ", whose tokens are not of the text.
+    (reading,) = OnnxEncoder(joint_late.folder).readings(["the falcon"], query=False)
+    assert reading.pieces[1:] == [("passage", 0, 0), (":", 0, 0), ("the", 0, 3), ("falcon", 4, 10), ("[SEP]", 0, 0)]
+    assert reading.end == 10

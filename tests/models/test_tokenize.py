@@ -95,3 +95,12 @@ def test_a_query_is_cut_where_it_fills_the_window(tokenizer_file: Path) -> None:
 def test_no_room_for_a_pair(tokenizer_file: Path) -> None:
     with pytest.raises(ModelError, match="max_tokens is 4; expected at least 5: the 3 special tokens of every pair"):
         PairTokenizer(tokenizer_file, max_tokens=4)
+
+
+def test_the_window_of_a_pair_is_what_its_encoding_keeps(tokenizer_file: Path) -> None:
+    tokenizer = PairTokenizer(tokenizer_file, max_tokens=8)
+    # Five tokens beside the special ones: three of the query, two of the document.
+    assert tokenizer.window("the falcon hunts", "cold deep river") == (5, 1, 9)
+    assert tokenizer.window("the falcon hunts", "in winter") == (5, 0, 9)
+    assert tokenizer.window("the falcon hunts", "") == (3, 0, 0)
+    assert tokenizer.window("the falcon hunts bread is sold", "cold river") == (5, 1, 4)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.conformance.reranker import RerankerConformance
 from tests.models.tiny import VOCABULARY, load_cross, make_cross_encoder, quiet
+from tiercel.config import LongStrategy
 from tiercel.errors import ModelError, UsageError
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
@@ -362,3 +363,32 @@ def test_a_tokenizer_of_another_model_is_refused(cross_folder: Path, tmp_path: P
     path.write_text(json.dumps(content))
     found = f"gives ids up to {len(VOCABULARY)}, but its embedding has {len(VOCABULARY)} rows"
     assert found in _refusal(folder, tmp_path / "model")
+
+
+def test_an_explanation_has_the_score_and_the_window(cross_int8: ExportReport) -> None:
+    reranker = OnnxCrossEncoder(cross_int8.folder)
+    group = _group(QUERY, TEXTS)
+    (scores,) = reranker.score([group])
+    explained = [reranker.explain(group.query, document) for document in group.documents]
+    assert [parts.score for parts in explained] == scores.tolist()
+    windows = [parts.windows[0] for parts in explained]
+    assert [window.cut_tokens > 0 for window in windows] == [False, False, False, True, False, False]
+    # Three special tokens are not counted.
+    assert windows[3].tokens == MAX_TOKENS - 3
+    assert 0 < windows[3].read.end < len(TEXTS[3])
+    assert {window.read.cut for window in windows} == {0, windows[3].read.cut}
+
+
+@pytest.mark.parametrize("strategy", LONG_STRATEGIES)
+def test_an_explanation_has_every_window_of_a_long_document(cross_int8: ExportReport, strategy: LongStrategy) -> None:
+    inner = OnnxCrossEncoder(cross_int8.folder)
+    reranker = LongDocuments(inner, strategy, window=inner.tokenizer.room, pieces=inner.tokenizer.count)
+    group = _group(QUERY, [TEXTS[3]])
+    ((score,),) = reranker.score([group])
+    parts = reranker.explain(group.query, group.documents[0])
+    assert parts is not None
+    assert (parts.score, parts.strategy) == (score, strategy)
+    counted = sum(window.used for window in parts.windows)
+    expected = {"first": 1, "extract": 1, "max": 1, "top3": min(3, len(parts.windows)), "sum": len(parts.windows)}
+    assert counted == expected[strategy]
+    assert (len(parts.windows) > 1) == (strategy not in ("first", "extract"))

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tests.conformance.reranker import ODD_TEXTS, RerankerConformance
-from tests.index.made import FALCONS, HashedTokens, build_index, named, settings_of, zipf_texts
+from tests.index.made import FALCONS, HashedTokens, build_index, direction, named, settings_of, zipf_texts
 from tests.models.tiny import make_multi_vector
 from tiercel.config import TokenCodec
 from tiercel.errors import IndexStoreError, UsageError
@@ -196,3 +196,16 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
         LateInteraction(HashedTokens(), score="max")
     with pytest.raises(UsageError, match="threads=0; expected at least 1"):
         LateInteraction(HashedTokens(), threads=0)
+
+
+def test_an_explanation_by_hand() -> None:
+    """Words are their own directions: each finds itself, and one that is not there the word that is most like it."""
+    parts = LateInteraction(HashedTokens()).explain(query("falcon zeppelin"), FALCONS[4])
+    assert parts.tokens[0].similarity == pytest.approx(1, abs=1e-6)
+    zeppelin, falcon = direction("zeppelin", 16)[0], direction("falcon", 16)[0]
+    assert parts.tokens[1].similarity == pytest.approx(float(zeppelin @ falcon), abs=1e-6)
+    # This encoder does not tell its tokens, so they go by their numbers and have no place in the text.
+    assert [match.asked.text for match in parts.tokens] == ["#1", "#2"]
+    assert (parts.marks, parts.read.text) == ((), "falcon falcon falcon")
+    mean = LateInteraction(HashedTokens(), score="mean").explain(query("falcon zeppelin"), FALCONS[4])
+    assert mean.score == pytest.approx(parts.score / 2)

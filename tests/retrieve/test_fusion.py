@@ -18,7 +18,9 @@ from tiercel.retrieve.fusion import (
     Fusion,
     FusionLeg,
     FusionMethod,
+    fuse_lists,
     fuse_runs,
+    fused_parts,
     interleaving,
     minmax_fusion,
     reciprocal_rank_fusion,
@@ -280,3 +282,21 @@ def test_a_leg_that_loses_a_query_is_found_out() -> None:
     fusion = Fusion([FusionLeg("a", OverlapRetriever()), FusionLeg("b", Forgetful())])
     with pytest.raises(ValueError, match="Forgetful returned 2 rankings for 3 queries"):
         fusion.retrieve(QUERIES, keep=3)
+
+
+def test_parts_by_hand() -> None:
+    lists = {"one": ranking(Q, ("a", 9.0), ("b", 8.0), ("c", 7.0)), "two": ranking(Q, ("b", 0.5), ("c", 0.1))}
+    parts = fused_parts(FusionMethod.MINMAX, lists, DocId("b"), weights=[2, 0.5])
+    # In the first list b is half way between 9 and 7, in the second it is the best.
+    assert list(map(tuple, parts)) == [("one", 2, 2, 8.0, 1.0), ("two", 0.5, 1, 0.5, 0.5)]
+    parts = fused_parts(FusionMethod.RRF, lists, DocId("a"), weights=[1, 1])
+    assert list(map(tuple, parts)) == [("one", 1, 1, 9.0, 1 / 61), ("two", 1, None, None, 0.0)]
+
+
+@given(st.lists(rankings(), min_size=1, max_size=4), st.sampled_from([*FusionMethod]))
+def test_parts_add_up_to_the_fused_score(lists: list[Ranking], method: FusionMethod) -> None:
+    weights = [1.0] * len(lists)
+    named = {str(place): one for place, one in enumerate(lists)}
+    for hit in fuse_lists(method, lists, keep=100, weights=weights, stage="fused").hits:
+        parts = fused_parts(method, named, hit.doc_id, weights=weights)
+        assert math.fsum(part.part for part in parts) == pytest.approx(hit.score, rel=1e-12, abs=1e-12)

@@ -43,18 +43,22 @@ def compare(
     from tiercel.data.qrels import read_qrels
     from tiercel.data.runs import read_run
     from tiercel.evaluation import comparison
-    from tiercel.evaluation.measures import binary_measures, parse_measures
+    from tiercel.evaluation.conventions import convention_of, measures_of
+    from tiercel.evaluation.measures import binary_measures
     from tiercel.screen import say
     from tiercel.screen_runs import print_changes, print_comparison_json, print_comparisons
 
-    wanted = parse_measures(measures or DEFAULT_MEASURES)
+    convention = convention_of(qrels)
+    wanted = measures_of(convention, measures or (), DEFAULT_MEASURES)
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise UsageError(
             "one run" if len(runs) < 2 else "a run named twice",
             expected="a baseline and at least one other: tiercel compare BASELINE RUN --qrels R",
         )
     judgments = read_qrels(qrels, split=split)
-    if binary := binary_measures(wanted, judgments):
+    if convention:
+        say(convention.note(judgments))
+    elif binary := binary_measures(wanted, judgments):
         say(f"the judgments are graded; {', '.join(binary)} take grade 1 and up as relevant: RR(rel=2)@10 asks for 2")
     keep = max(_SHOWN_HITS, complement or 0)
     baseline, *others = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -11,6 +12,7 @@ from tiercel.commands.options import (
     K1,
     AsJson,
     B,
+    HtmlFile,
     Long,
     Measures,
     ModelPrecision,
@@ -26,14 +28,27 @@ from tiercel.config import Settings
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
+from tiercel.types import Qrels, Query
+
+if TYPE_CHECKING:
+    from tiercel.app import SearchOptions
+    from tiercel.evaluation.measures import Measure
+    from tiercel.retrieve.spec import PipelineSpec
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
 
 def evaluate(
-    qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
+    qrels: Annotated[
+        list[str],
+        typer.Option(
+            help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder; one for each --queries."
+        ),
+    ],
     index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="INDEX")] = None,
-    queries: Annotated[str | None, typer.Option(help="File of queries; - for stdin.")] = None,
+    queries: Annotated[
+        list[str] | None, typer.Option(help="File of queries; - for stdin. Repeat, with --qrels, for several sets.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
     pipelines: Annotated[
         list[str] | None, typer.Option("--pipeline", "-p", help="Stages; repeat to evaluate several.")
@@ -52,17 +67,20 @@ def evaluate(
     score: Score = "logit",
     precision: ModelPrecision = None,
     as_json: AsJson = False,
+    html: HtmlFile = None,
     k1: K1 = 0.9,
     b: B = 0.4,
     variant: Variant = "lucene",
 ) -> None:
-    """Measure every stage of a pipeline, or ready run files, against judgments."""
-    from tiercel.data.qrels import read_qrels
+    """Measure every stage of a pipeline, or ready run files, against judgments.
+
+    MS MARCO dev small and TREC DL, told by the name of the judgments, are measured as is usual for them.
+    """
     from tiercel.evaluation.measures import parse_measures
     from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
 
-    wanted = parse_measures(measures or DEFAULT_MEASURES)
+    parse_measures(measures or DEFAULT_MEASURES)
     if bool(runs) == (index is not None):
         raise UsageError(
             "neither an index nor a run was given" if not runs else "an index and a run were given",
@@ -74,38 +92,123 @@ def evaluate(
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     named = [parse(text) for text in pipelines or ()]
     check_reranking(reranking, named)
-    if [queries, qrels, *(runs or ())].count("-") > 1:
-        raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
-    judgments = read_qrels(qrels, split=split)
+    _check_files([*(queries or ()), *qrels, *(runs or ())], html, as_json=as_json)
+    judgments = [JudgedSet.read(source, measures or (), split=split) for source in qrels]
     if index is None:
-        from tiercel.data.runs import read_run
-        from tiercel.evaluation.measures import evaluate as measure
-        from tiercel.screen import print_run_results
-
-        rankings = {name: read_run(name, format=run_format) for name in runs or ()}
-        print_run_results(
-            {name: measure(run, judgments, wanted) for name, run in rankings.items()}, rankings, as_json=as_json
-        )
+        _evaluate_runs(runs or [], judgments, run_format, html, as_json=as_json)
         return
-    if queries is None:
+    if not queries:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index, what_was_read
+    if len(queries) != len(qrels):
+        raise UsageError(
+            f"{len(queries)} files of queries and {len(qrels)} of judgments",
+            expected="as many of one as of the other: --queries Q1 --qrels R1 --queries Q2 --qrels R2",
+        )
+    from tiercel.app import SearchOptions
     from tiercel.data.queries import read_queries
-    from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
-    from tiercel.screen import print_pipeline_reports, say
+    from tiercel.screen import say
 
-    opened = open_index(index)
     fields = FieldNames(id=query_id_field, text=query_text_field)
-    asked = read_queries(queries, fields=fields, format=query_format)
-    keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
-    specs = named or [default_pipeline(opened)]
+    asked = [read_queries(source, fields=fields, format=query_format) for source in queries]
     options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=reranking, say=say)
-    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
-    reports = {}
-    for spec, cascade in zip(specs, cascades, strict=True):
-        say(f"evaluating {spec}")
-        reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
-    print_pipeline_reports(reports, as_json=as_json)
+    sets = list(zip(judgments, asked, strict=True))
+    _evaluate_pipelines(index, named, sets, options, k, html, as_json=as_json)
+
+
+class JudgedSet(NamedTuple):
+    """Judgments, how they are measured, and what is to be said about that."""
+
+    name: str
+    qrels: Qrels
+    measures: Sequence[Measure]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, source: str, asked: Sequence[str], *, split: str | None) -> JudgedSet:
+        """Judgments from a file or a BEIR folder, and the measures asked for, else those usual for the set."""
+        from tiercel.data.qrels import read_qrels
+        from tiercel.evaluation.conventions import convention_of, measures_of
+        from tiercel.evaluation.measures import binary_measures
+
+        convention = convention_of(source)
+        measures = measures_of(convention, asked, DEFAULT_MEASURES)
+        qrels = read_qrels(source, split=split)
+        notes = [convention.note(qrels)] if convention else []
+        if not convention and (binary := binary_measures(measures, qrels)):
+            notes.append(f"the judgments are graded; {', '.join(binary)} take grade 1 and up as relevant")
+        return cls(source, qrels, measures, tuple(notes))
+
+
+def _check_files(sources: Sequence[str], html: str | None, *, as_json: bool) -> None:
+    """Raise UsageError or InputError where standard input or output is named twice, or the page cannot be written."""
+    from tiercel.data.files import check_target
+
+    if sources.count("-") > 1:
+        raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
+    if html == "-" and as_json:
+        raise UsageError("--json and --html - were given", expected="one of them on stdout")
+    if html is not None:
+        check_target(html)
+
+
+def _evaluate_pipelines(
+    path: Path,
+    named: Sequence[PipelineSpec],
+    sets: Sequence[tuple[JudgedSet, Sequence[Query]]],
+    options: SearchOptions,
+    k: int | None,
+    html: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Every pipeline, else every leg of the index, on every set."""
+    from tiercel.app import default_pipeline, make_pipelines, open_index, what_was_read
+    from tiercel.evaluation.report import SetReport, evaluate_pipeline
+    from tiercel.screen import index_note, print_set_reports
+
+    index = open_index(path)
+    specs = named or [default_pipeline(index)]
+    cascades = make_pipelines(index, specs, settings=Settings.from_environment(), options=options)
+    reports = []
+    for judged, queries in sets:
+        keep = k or max([100, *(measure.cutoff or 0 for measure in judged.measures)])
+        of_set = {}
+        for spec, cascade in zip(specs, cascades, strict=True):
+            options.say(f"evaluating {spec}" + (f" on {judged.name}" if len(sets) > 1 else ""))
+            of_set[str(spec)] = evaluate_pipeline(
+                cascade, queries, qrels=judged.qrels, measures=judged.measures, keep=keep
+            )
+        reports.append(SetReport(judged.name, judged.notes, of_set))
+    if html is not None:
+        from tiercel.html.page import write_page
+        from tiercel.html.report import report_page
+
+        write_page(html, report_page(reports, [index_note(index)]))
+    if html != "-":
+        print_set_reports(reports, index, as_json=as_json)
     for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
-        say(f"{line} (over all pipelines, with the queries that were timed)")
+        options.say(f"{line} (over all pipelines, with the queries that were timed)")
+
+
+def _evaluate_runs(
+    runs: Sequence[str], judgments: Sequence[JudgedSet], form: RunFormat | None, html: str | None, *, as_json: bool
+) -> None:
+    from tiercel.data.runs import read_run
+    from tiercel.evaluation.measures import evaluate as measure
+    from tiercel.screen import print_notes, print_run_results
+
+    if len(judgments) > 1:
+        raise UsageError(f"{len(judgments)} files of judgments with --run", expected="one, which the runs are of")
+    (judged,) = judgments
+    rankings = {name: read_run(name, format=form) for name in runs}
+    results = {name: measure(run, judged.qrels, judged.measures) for name, run in rankings.items()}
+    if html is not None:
+        from tiercel.html.page import write_page
+        from tiercel.html.report import runs_page
+
+        write_page(html, runs_page(judged.name, results, judged.notes))
+    if html != "-":
+        print_run_results(results, rankings, as_json=as_json)
+    if not as_json:
+        print_notes(judged.notes)

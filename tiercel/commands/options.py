@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiercel.config import LongStrategy, Precision, ScoreKind
+from tiercel.data.files import is_unicode
 from tiercel.data.queries import QueryFormat
 from tiercel.errors import UsageError
+from tiercel.types import Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.reranking import RerankOptions
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HtmlFile = Annotated[
+    str | None, typer.Option("--html", help="Write a page that opens without a network; - for stdout.", metavar="FILE")
+]
 IdField = Annotated[str | None, typer.Option(help="Field of the id, if not _id, id, docid or doc_id.")]
 TextField = Annotated[str | None, typer.Option(help="Field of the text, if not text, contents or body.")]
 TitleField = Annotated[str | None, typer.Option(help="Field of the title, if not title.")]
@@ -58,6 +63,18 @@ ModelPrecision = Annotated[
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
+
+
+def single_query(text: str) -> Query:
+    """The query that an argument is. Raises UsageError for one that is not UTF-8."""
+    return Query(QueryId("1"), checked_utf8(text, "a query"))
+
+
+def checked_utf8(text: str, what: str) -> str:
+    """The argument again. Raises UsageError, calling it `what`, where its bytes are not UTF-8."""
+    if not is_unicode(text):
+        raise UsageError(f"{what} that is not UTF-8", expected="text in UTF-8")
+    return text
 
 
 def check_reranking(options: RerankOptions, pipelines: Iterable[PipelineSpec]) -> None:

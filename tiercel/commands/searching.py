@@ -23,13 +23,14 @@ from tiercel.commands.options import (
     Variant,
     Where,
     check_reranking,
+    single_query,
 )
 from tiercel.config import Settings
 from tiercel.data.queries import QueryFormat
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import InputError, UsageError
-from tiercel.types import Query, QueryId
+from tiercel.types import Query
 
 
 def search(
@@ -116,9 +117,7 @@ def _queries(query: str | None, queries: str | None, fields: FieldNames, format:
             expected="one of them: tiercel search INDEX QUERY, or tiercel search INDEX --queries FILE",
         )
     if query is not None:
-        if not query.isascii() and query != query.encode("utf-8", "replace").decode("utf-8"):
-            raise UsageError("a query that is not UTF-8", expected="text in UTF-8")
-        return [Query(QueryId("1"), query)]
+        return [single_query(query)]
     source = queries or ""
     found = read_queries(source, fields=fields, format=format)
     if not found:

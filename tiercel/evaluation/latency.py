@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tiercel.errors import InputError
@@ -24,6 +24,13 @@ class Latency:
     p95_ms: float
     p99_ms: float
     count: int
+
+    @classmethod
+    def of(cls, times_ms: Iterable[float]) -> Latency:
+        """Percentiles of at least one time, in any order."""
+        ascending = sorted(times_ms)
+        p50, p95, p99 = (percentile(ascending, percent) for percent in (50, 95, 99))
+        return cls(p50, p95, p99, len(ascending))
 
 
 def measure_latency(
@@ -49,8 +56,7 @@ def measure_latency(
         start = clock()
         run_one(query)
         times_ms.append((clock() - start) * 1000)
-    times_ms.sort()
-    return Latency(percentile(times_ms, 50), percentile(times_ms, 95), percentile(times_ms, 99), len(times_ms))
+    return Latency.of(times_ms)
 
 
 def draw_evenly(queries: Sequence[Query], limit: int) -> list[Query]:

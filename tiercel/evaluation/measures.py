@@ -39,6 +39,7 @@ _ALIASES = {
     "hit_rate": "Success",
 }
 _QUERIES_AT_ONCE = 500
+_GRADE = re.compile(r"\brel=([0-9]+)")
 _TRAILING_CUTOFF = re.compile(r"^([A-Za-z][A-Za-z_]*)[_.]([0-9]+)$")
 
 
@@ -137,9 +138,26 @@ def binary_measures(measures: Iterable[Measure], qrels: Qrels) -> list[str]:
     """
     if not any(grade > 1 for judgments in qrels.values() for grade in judgments.values()):
         return []
-    library = _library()
-    of_library = [_of_library(measure, library) for measure in measures]
-    return [str(full) for full in of_library if "rel" in full.SUPPORTED_PARAMS and "rel" not in full.params]
+    return [str(measure) for measure in measures if _takes_a_grade(measure)]
+
+
+def of_grade(measure: Measure, grade: int) -> Measure:
+    """The measure with this grade and up as relevant, where it tells relevant from not and names no grade itself."""
+    if grade == 1 or not _takes_a_grade(measure):
+        return measure
+    name, cutoff = measure.name.partition("@")[::2]
+    inner = f"{name[:-1]}, " if name.endswith(")") else f"{name}("
+    return parse_measure(f"{inner}rel={grade})" + (f"@{cutoff}" if cutoff else ""))
+
+
+def named_grade(measures: Iterable[Measure]) -> int:
+    """The highest grade that a measure names as the least that is relevant; 1 where none does."""
+    return max((int(found[1]) for measure in measures if (found := _GRADE.search(measure.name))), default=1)
+
+
+def _takes_a_grade(measure: Measure) -> bool:
+    full = _of_library(measure, _library())
+    return "rel" in full.SUPPORTED_PARAMS and "rel" not in full.params
 
 
 def check_overlap(run: Collection[QueryId], judged: Collection[QueryId], *, where: str = "") -> None:

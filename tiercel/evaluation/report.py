@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tiercel.errors import UsageError
 from tiercel.evaluation.latency import MAX_TIMED_QUERIES, Latency, measure_latency
-from tiercel.evaluation.measures import EvaluationResult, Measure, check_overlap, evaluate
-from tiercel.retrieve.trace import TracedRetriever
+from tiercel.evaluation.measures import (
+    EvaluationResult,
+    Measure,
+    check_overlap,
+    evaluate,
+    named_grade,
+    of_grade,
+    parse_measure,
+)
+from tiercel.retrieve.trace import NOTHING_COUNTED, CountedRetriever, ReadCount, Trace, TracedRetriever
 from tiercel.types import Qrels, Query, Ranking
 
 QUERIES_PER_BATCH = 64
@@ -25,20 +33,39 @@ class StageRow:
         result: measures of the Ranking after this stage.
         hits_per_query: mean number of hits after this stage, over the queries that were run.
         seconds: what this stage took for all of them, in batches.
+        ceiling: recall of all that survives this stage, which no later stage can raise; relevant is the highest grade
+            that a measure names, and up.
+        run: how many queries were run.
+        latency: of this stage alone, single queries; None when it was not measured.
+        read: what it read for the queries that were run.
     """
 
     stage: str
     result: EvaluationResult
     hits_per_query: float
     seconds: float
+    ceiling: float
+    run: int
+    latency: Latency | None = None
+    read: ReadCount = NOTHING_COUNTED
+
+    @property
+    def queries_per_second(self) -> float | None:
+        """Of this stage alone, in batches; None for one that took no time."""
+        return self.run / self.seconds if self.seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the stage, the mean of every measure by its name, hits per query, seconds."""
+        """Plain values: the stage, the mean of every measure by its name, its ceiling, and what it cost."""
         return {
             "stage": self.stage,
             "measures": dict(self.result.means),
             "hits_per_query": self.hits_per_query,
+            "ceiling": self.ceiling,
             "seconds": self.seconds,
+            "queries_per_second": self.queries_per_second,
+            "latency": None if self.latency is None else asdict(self.latency),
+            "tokens": self.read.tokens,
+            "truncated": self.read.truncated,
         }
 
 
@@ -73,6 +100,72 @@ class PipelineReport:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SetReport:
+    """Pipelines over one set of queries and judgments.
+
+    Attributes:
+        name: of the set.
+        notes: in words, what was taken for granted about it.
+        pipelines: by their names; at least one, all with the same measures.
+    """
+
+    name: str
+    notes: tuple[str, ...]
+    pipelines: Mapping[str, PipelineReport]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON: name, notes, pipelines."""
+        pipelines = {name: report.to_json() for name, report in self.pipelines.items()}
+        return {"name": self.name, "notes": list(self.notes), "pipelines": pipelines}
+
+
+def stage_columns(measures: Sequence[Measure]) -> list[str]:
+    """What `stage_rows` has: names of columns."""
+    costs = ["ceiling", "hits", "queries/s", "p50 ms", "p95 ms", "p99 ms", "tokens", "cut"]
+    return ["stage", *map(str, measures), *costs]
+
+
+def stage_rows(report: PipelineReport) -> list[list[str]]:
+    """Every stage as cells; "" for what was not measured or is not counted."""
+    return [_cells(row) for row in report.rows]
+
+
+def report_notes(report: PipelineReport) -> list[str]:
+    """In words, what is of the whole pipeline: queries, who computed the measures, latency, what was left out."""
+    last, latency = report.rows[-1].result, report.latency
+    notes = [f"{last.queries} judged queries, depth {report.keep}, computed by {last.evaluator}"]
+    if latency is not None:
+        notes.append(
+            f"latency of one query: p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms, "
+            f"p99 {latency.p99_ms:.1f} ms ({latency.count} queries, one at a time)"
+        )
+    if last.missing_queries:
+        notes.append(f"{last.missing_queries} judged queries are not among the queries and count 0")
+    if report.unjudged_queries:
+        notes.append(f"{report.unjudged_queries} queries have no judgments and were left out")
+    return notes
+
+
+def _cells(row: StageRow) -> list[str]:
+    speed = row.queries_per_second
+    return [
+        row.stage,
+        *(f"{row.result.means[str(measure)]:.4f}" for measure in row.result.measures),
+        f"{row.ceiling:.4f}",
+        f"{row.hits_per_query:.1f}",
+        "" if speed is None else f"{speed:,.0f}",
+        *_latency_cells(row.latency),
+        *("" if count is None else f"{count:,}" for count in row.read),
+    ]
+
+
+def _latency_cells(latency: Latency | None) -> list[str]:
+    if latency is None:
+        return ["", "", ""]
+    return [f"{value:.2f}" for value in (latency.p50_ms, latency.p95_ms, latency.p99_ms)]
+
+
 def evaluate_pipeline(
     pipeline: TracedRetriever,
     queries: Sequence[Query],
@@ -85,18 +178,29 @@ def evaluate_pipeline(
     """Run the judged queries once, and measure the Ranking after every stage.
 
     Queries without judgments are counted and not run; judged queries that are not among `queries` count 0, as in
-    `evaluate`. Latency is measured afterwards, on at most `latency_limit` queries; 0 leaves it out. Raises InputError
+    `evaluate`. Latency is measured before, on at most `latency_limit` queries; 0 leaves it out. Raises InputError
     when no query is judged, and UsageError for a measure that looks deeper than `keep`.
     """
     _check_depth(measures, keep)
     check_overlap([query.id for query in queries], [query_id for query_id, judgments in qrels.items() if judgments])
     judged = [query for query in queries if qrels.get(query.id)]
-    columns = _run_stages(pipeline, judged, keep=keep)
-    latency = None
+    latency: Latency | None = None
+    of_stages: list[Latency] = []
     if latency_limit:
-        latency = measure_latency(lambda query: pipeline.retrieve([query], keep=keep), judged, limit=latency_limit)
+        latency, of_stages = _latencies(pipeline, judged, keep=keep, limit=latency_limit)
+    before = _counts(pipeline)
+    columns = _run_stages(pipeline, judged, keep=keep)
+    after = _counts(pipeline)
+    rows = [
+        replace(
+            _row(column, qrels, measures=measures),
+            latency=of_stages[position] if of_stages else None,
+            read=_since(before.get(column.name), after.get(column.name)),
+        )
+        for position, column in enumerate(columns)
+    ]
     return PipelineReport(
-        rows=tuple(_row(column, qrels, measures=measures) for column in columns),
+        rows=tuple(rows),
         latency=latency,
         keep=keep,
         unjudged_queries=len(queries) - len(judged),
@@ -138,9 +242,40 @@ def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: in
 
 
 def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> StageRow:
+    sizes = [len(ranking.hits) for ranking in column.rankings]
+    ceiling = of_grade(parse_measure(f"R@{max(1, *sizes)}"), named_grade(measures))
+    result = evaluate(column.rankings, qrels, list(dict.fromkeys([*measures, ceiling])))
+    names = [measure.name for measure in measures]
     return StageRow(
         stage=column.name,
-        result=evaluate(column.rankings, qrels, measures),
-        hits_per_query=sum(len(ranking.hits) for ranking in column.rankings) / len(column.rankings),
+        result=replace(
+            result,
+            measures=tuple(measures),
+            per_query={name: result.per_query[name] for name in names},
+            means={name: result.means[name] for name in names},
+        ),
+        hits_per_query=sum(sizes) / len(sizes),
         seconds=column.seconds,
+        ceiling=result.means[ceiling.name],
+        run=len(sizes),
     )
+
+
+def _latencies(
+    pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int, limit: int
+) -> tuple[Latency, list[Latency]]:
+    """Of the whole pipeline and of each stage, over the same queries, one at a time."""
+    traces: list[Trace] = []
+    whole = measure_latency(lambda query: traces.extend(pipeline.trace([query], keep=keep)), queries, limit=limit)
+    timed = traces[-whole.count :]  # what came before was to warm up
+    by_stage = zip(*(trace.stages for trace in timed), strict=True)
+    return whole, [Latency.of(1000 * stage.seconds for stage in stages) for stages in by_stage]
+
+
+def _counts(pipeline: TracedRetriever) -> Mapping[str, ReadCount]:
+    return pipeline.counts() if isinstance(pipeline, CountedRetriever) else {}
+
+
+def _since(before: ReadCount | None, after: ReadCount | None) -> ReadCount:
+    pairs = zip(before or NOTHING_COUNTED, after or NOTHING_COUNTED, strict=True)
+    return ReadCount(*(None if old is None or new is None else new - old for old, new in pairs))

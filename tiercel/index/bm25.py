@@ -80,6 +80,16 @@ class BM25:
             return -1.0
         return self.shift / self.saturation_k if self.saturation_k else 0.0
 
+    def saturation(
+        self, frequencies: NDArray[np.int64], lengths: NDArray[np.int64], mean_length: float
+    ) -> NDArray[np.float64]:
+        """What the kernel multiplies a term's weight by, in float64: of a frequency of 0 it is 0. Shapes broadcast."""
+        base, slope = self.norm(mean_length)
+        norms = base + slope * lengths
+        with np.errstate(invalid="ignore"):  # 0 / 0 where k1 is 0
+            found = np.where(frequencies > 0, frequencies / (frequencies + norms), 0.0)
+        return found * (frequencies + self.growth * norms) if self.growth >= 0 else found
+
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatistics:
@@ -110,6 +120,15 @@ def term_weights(
 
     A document that holds the term scores constant + weight * saturation for it, one that does not scores constant.
     """
+    idf = term_idf(parameters, document_frequencies, statistics)
+    scale, constant = _scale(parameters)
+    return idf * scale, idf * constant
+
+
+def term_idf(
+    parameters: BM25, document_frequencies: NDArray[np.int64], statistics: CollectionStatistics
+) -> NDArray[np.float64]:
+    """Inverse document frequency of each term as the variant has it, shape (terms,), at least 0; in no document: 0."""
     n = statistics.documents
     df = document_frequencies.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -126,9 +145,7 @@ def term_weights(
             idf = np.log((n + 1) / df)
         else:
             idf = np.log((n + 1) / (df + 0.5))
-    idf = np.where(df > 0, idf, 0.0)
-    scale, constant = _scale(parameters)
-    return idf * scale, idf * constant
+    return np.where(df > 0, idf, 0.0)
 
 
 def _scale(parameters: BM25) -> tuple[float, float]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.index.explained import rows_of
 from tiercel.index.rollup import Rows, best_rows, rankings
-from tiercel.index.vectors import FloatMatrix, faiss_threads, nearest
+from tiercel.index.vectors import FloatMatrix, faiss_threads, nearest, similarities
 from tiercel.index.view import View
-from tiercel.protocols import Encoder
-from tiercel.types import Query, Ranking
+from tiercel.parts import CosineParts
+from tiercel.protocols import Encoder, ReadsTexts
+from tiercel.types import Document, Query, Ranking
 
 STAGE = "dense"
 
@@ -41,6 +44,25 @@ class DenseRetriever:
             found = [(view, self._search(view, vectors, keep)) for view in self._views]
         answers = rankings(asked, found, stage=STAGE, keep=keep, passages=self._passages)
         return [next(answers) if query.text.strip() else Ranking(query, (), STAGE, self._passages) for query in queries]
+
+    @property
+    def truncated(self) -> int:
+        """How many texts, which are queries here, its encoder has cut so far."""
+        return self._encoder.truncated
+
+    def explain(self, query: Query, document: Document) -> CosineParts | None:
+        """The cosine of the document's nearest row; None where the query is of white space only."""
+        if not query.text.strip():
+            return None
+        view, rows = rows_of(self._views, document.id)
+        (vector,) = self._encoder.encode_queries([query.text])
+        cosines = similarities(view.segment.vectors.stored, rows, vector)
+        best = int(cosines.argmax())
+        read = view.segment.reads(document)[best]
+        if isinstance(self._encoder, ReadsTexts):
+            (reading,) = self._encoder.readings([read.text], query=False)
+            read = replace(read, end=reading.end)
+        return CosineParts(read, float(cosines[best]))
 
     def _search(self, view: View, vectors: FloatMatrix, keep: int) -> list[Rows]:
         return best_rows(view.segment, partial(_rows, view, vectors), len(vectors), keep, passages=self._passages)

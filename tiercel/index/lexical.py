@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.index.analysis import Analyzer
-from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_weights, top_k
+from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_idf, term_weights, top_k
+from tiercel.index.explained import frequencies, rows_of, term_marks
 from tiercel.index.postings import Postings, find_terms
 from tiercel.index.rollup import Rows, best_rows, rankings
 from tiercel.index.tokens import TokenTable
 from tiercel.index.view import View
-from tiercel.types import Query, Ranking
+from tiercel.parts import TermPart, TermParts
+from tiercel.types import Document, Query, Ranking
 
 STAGE = "bm25"
 _MOST_QUERIES_PER_TASK = 64
@@ -120,12 +122,40 @@ class LexicalRetriever:
 
     def weigh(self, terms: Sequence[bytes]) -> TermWeights:
         """Weight and constant of each term over the whole collection; see `bm25.term_weights`."""
-        frequencies = np.zeros(len(terms), dtype=np.int64)
+        return term_weights(self.parameters, self._document_frequencies(terms), self._statistics)
+
+    def explain(self, query: Query, document: Document) -> TermParts | None:
+        """The terms of the query in the document's best row; None where the query has no term of the collection."""
+        analyzed = analyze_queries(self._analyzer, [query.text])
+        found = self._document_frequencies(analyzed.terms)[analyzed.numbers]
+        names = [analyzed.terms[number].decode() for number in analyzed.numbers]
+        if not found.any():
+            return None
+        view, rows = rows_of(self._views, document.id)
+        lengths = view.segment.postings.lengths[rows].astype(np.int64)[:, None]
+        held = frequencies(view.segment.postings, analyzed.terms, rows)[:, analyzed.numbers]
+        saturations = self.parameters.saturation(held, lengths, self._statistics.mean_length)
+        weights, constants = (array[analyzed.numbers] * analyzed.counts for array in self.weigh(analyzed.terms))
+        parts = constants + weights * saturations
+        best = int(parts.sum(axis=1).argmax())
+        idf = term_idf(self.parameters, found, self._statistics)
+        columns = [analyzed.counts, held[best], found, idf, weights, saturations[best], constants, parts[best]]
+        rows_of_terms = zip(names, *(column.tolist() for column in columns), strict=True)
+        terms = sorted((TermPart(*values) for values in rows_of_terms), key=lambda term: (-term.part, term.term))
+        base, slope = self.parameters.norm(self._statistics.mean_length)
+        length = int(lengths[best, 0])
+        read = view.segment.reads(document)[best]
+        marks = term_marks(self._analyzer, read.text, {term.term: term.part for term in terms if term.frequency})
+        return TermParts(read, tuple(terms), length, self._statistics.mean_length, base + slope * length, marks)
+
+    def _document_frequencies(self, terms: Sequence[bytes]) -> NDArray[np.int64]:
+        """How many rows that count hold each term."""
+        found = np.zeros(len(terms), dtype=np.int64)
         for view in self._views:
             numbers = find_terms(view.segment.postings, terms)
             there = numbers >= 0
-            frequencies[there] += _live_frequencies(view, numbers[there])
-        return term_weights(self.parameters, frequencies, self._statistics)
+            found[there] += _live_frequencies(view, numbers[there])
+        return found
 
     def _rows(
         self, view: View, queries: AnalyzedQueries, weights: TermWeights, numbers: NDArray[np.int64], keep: int

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.data.chunking import Chunking, passages_of
 from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.order import IdOrder
-from tiercel.types import Document, Passage
+from tiercel.parts import Read
+from tiercel.types import Document, Passage, Span
 
 PASSAGES = "passages"
 
@@ -62,12 +64,12 @@ class PassageWriter:
 
     def __init__(self) -> None:
         self._counts: list[int] = []
-        self._spans: list[tuple[int, int]] = []
+        self._spans: list[Span] = []
 
-    def add(self, passages: Sequence[Passage]) -> None:
+    def add(self, spans: Sequence[Span]) -> None:
         """Append the rows of the next document."""
-        self._counts.append(len(passages))
-        self._spans += [(passage.start, passage.end) for passage in passages]
+        self._counts.append(len(spans))
+        self._spans += spans
 
     def finish(self, folder: Path) -> None:
         """Write the rows below a segment's folder."""
@@ -113,6 +115,18 @@ def map_passages(folder: Path, documents: int, rows: int) -> PassageTable:
     if not fits:
         raise damaged(folder / PASSAGES, f"its arrays do not describe {rows} passages of {documents} documents")
     return table
+
+
+def reads_of(document: Document, chunking: Chunking | None, context: Sequence[str]) -> list[Read]:
+    """What both legs read of a document, row by row; at least one."""
+    if chunking is None:
+        text = document.full_text if "title" in context else document.text
+        return [Read(text, len(text))]
+    rows = []
+    for passage in passages_of(document, chunking):
+        text = row_text(document, passage, context)
+        rows.append(Read(text, len(text), (passage.start, passage.end)))
+    return rows
 
 
 def row_text(document: Document, passage: Passage, context: Sequence[str]) -> str:

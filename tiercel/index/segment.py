@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.data.chunking import passages_of
 from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import Analyzer
 from tiercel.index.columns import ColumnTypes, ColumnWriter, map_columns
@@ -18,8 +17,9 @@ from tiercel.index.documents import DocumentWriter, StoredDocuments
 from tiercel.index.files import check_digests, check_sizes, damaged, reached, seal
 from tiercel.index.manifest import IndexSettings, SegmentRecord, TokenCount
 from tiercel.index.order import IdOrder
-from tiercel.index.passages import PassageTable, PassageWriter, map_passages, row_text
+from tiercel.index.passages import PassageTable, PassageWriter, map_passages, reads_of
 from tiercel.index.postings import Postings, PostingsBuilder, map_postings, write_postings
+from tiercel.parts import Read
 from tiercel.types import Document
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class Segment:
     def order(self) -> IdOrder:
         """The rows in the order that breaks ties: by document id, then by start."""
         return self.documents.order if self.passages is None else self.passages.order(self.documents.order)
+
+    def reads(self, document: Document) -> list[Read]:
+        """What both legs read of a document of this segment, row by row."""
+        return reads_of(document, self._settings.chunking, self._settings.context)
 
     def spread(self, documents: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """A mask over documents as a mask over their rows."""
@@ -187,13 +191,12 @@ class SegmentWriter:
 
     def _row_texts(self, documents: Sequence[Document]) -> list[str]:
         settings = self._settings
-        if settings.chunking is None:
-            return [document.full_text if "title" in settings.context else document.text for document in documents]
         texts = []
         for document in documents:
-            passages = passages_of(document, settings.chunking)
-            self._passages.add(passages)
-            texts += [row_text(document, passage, settings.context) for passage in passages]
+            reads = reads_of(document, settings.chunking, settings.context)
+            if settings.chunking is not None:
+                self._passages.add([read.span for read in reads if read.span])
+            texts += [read.text for read in reads]
         return texts
 
     def finish(self) -> SegmentRecord:

@@ -13,7 +13,7 @@ from tiercel.index.analysis import Analyzer, analyzer
 from tiercel.index.commits import check_commit_file, hold_last_commit
 from tiercel.index.manifest import SEGMENTS, IndexSettings, Manifest, commit_file
 from tiercel.index.segment import Segment
-from tiercel.index.view import View
+from tiercel.index.view import View, place_of
 from tiercel.index.where import parse_where
 from tiercel.types import DocId, Document
 
@@ -98,11 +98,11 @@ class Index:
         return manifest, views
 
     def _document(self, doc_id: DocId) -> Document:
-        for view in reversed(self.views):  # the newest first
-            ordinal = view.ordinal(doc_id)
-            if ordinal is not None:
-                return view.document(ordinal)
-        raise IndexStoreError(f"no document has the id {doc_id!r}", where=str(self.path))
+        place = place_of(self.views, doc_id)
+        if place is None:
+            raise IndexStoreError(f"no document has the id {doc_id!r}", where=str(self.path))
+        view, ordinal = place
+        return view.document(ordinal)
 
     def _check_ids(self) -> None:
         """Raises IndexStoreError if two documents that count have the same id."""

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from tiercel.errors import IndexStoreError
 from tiercel.index.ann import FloatMatrix
+from tiercel.index.explained import rows_of
 from tiercel.index.lookup import Lookup
 from tiercel.index.token_vectors import TokenVectors
 from tiercel.index.view import View
+from tiercel.parts import Read
 from tiercel.protocols import CandidateGroup
-from tiercel.types import Span
+from tiercel.types import Document, Span
 
 _ANY = (-1, -1)
 
@@ -63,6 +65,11 @@ class StoredTokens:
         for number, group in enumerate(groups):
             if group.documents:
                 yield list(self._of_group(number, group))
+
+    def reads(self, document: Document) -> list[Read]:
+        """What each piece of a whole document was made of, in the order of its pieces."""
+        view, _ = rows_of(self._views, document.id)
+        return view.segment.reads(document)
 
     def _of_group(self, number: int, group: CandidateGroup) -> Iterator[StoredPart]:
         places = self._lookup.find([document.id for document in group.documents])

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 MAX_TOKEN_BYTES = 252
 """A longer run (base64, a text without spaces) is cut here, so that no term is without bound."""
 
-_SEPARATOR, _WORD, _CJK = 0, 1, 2
+SEPARATOR, WORD, CJK = 0, 1, 2
 _TABLE_END = 0x20000
+_HAN_END = 0x40000
 _CJK_RANGES = (
     (0x1100, 0x11FF),  # Hangul jamo
     (0x2E80, 0x2FDF),  # radicals
@@ -48,16 +49,26 @@ def character_classes(cjk_bigrams: bool) -> NDArray[np.uint8]:
     separators = {"Cc", "Cf", "Cs", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So", "Zl", "Zp", "Zs"}
     category = unicodedata.category
     classes = np.fromiter(
-        (_SEPARATOR if category(chr(point)) in separators else _WORD for point in range(_TABLE_END)),
+        (SEPARATOR if category(chr(point)) in separators else WORD for point in range(_TABLE_END)),
         dtype=np.uint8,
         count=_TABLE_END,
     )
     if cjk_bigrams:
         for first, last in _CJK_RANGES:
             block = classes[first : last + 1]
-            block[block == _WORD] = _CJK
+            block[block == WORD] = CJK
     classes.setflags(write=False)
     return classes
+
+
+def character_class(character: str, *, cjk_bigrams: bool) -> int:
+    """Class of one character, as `character_classes` has it and beyond its end."""
+    point = ord(character)
+    if point < _TABLE_END:
+        return int(character_classes(cjk_bigrams)[point])
+    if point >= _HAN_END:
+        return SEPARATOR
+    return CJK if cjk_bigrams else WORD  # planes 2 and 3 hold Han and nothing else
 
 
 class TokenTable:
@@ -68,7 +79,7 @@ class TokenTable:
 
     def __init__(self, *, cjk_bigrams: bool) -> None:
         self._classes = character_classes(cjk_bigrams)
-        self._above = np.uint8(_CJK if cjk_bigrams else _WORD)  # planes 2 and 3 hold Han and nothing else
+        self._above = np.uint8(character_class(chr(_TABLE_END), cjk_bigrams=cjk_bigrams))
         self.count = 0
         self._slots: NDArray[np.int32] = np.full(1 << 14, -1, dtype=np.int32)
         self._digests: NDArray[np.uint64] = np.zeros(1 << 14, dtype=np.uint64)  # of the token in each slot
@@ -158,7 +169,7 @@ def _classify(data, position, classes, above):  # type: ignore[no-untyped-def]  
     point = (lead & 7) << 18 | second << 12 | third << 6 | np.int64(data[position + 3] & 63)
     if point < classes.size:
         return classes[point], 4
-    return (above if point < 0x40000 else np.uint8(0)), 4
+    return (above if point < _HAN_END else np.uint8(0)), 4
 
 
 @njit(cache=True, nogil=True, inline="always")

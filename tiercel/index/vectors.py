@@ -22,7 +22,7 @@ from tiercel.index.manifest import AnnRecord
 
 __all__ = [
     "ANN", "FLAT", "VECTORS", "FloatMatrix", "Selection", "VectorWriter", "Vectors", "ann_factory", "check_ann",
-    "faiss_threads", "map_vectors", "nearest", "open_vectors", "select",
+    "faiss_threads", "map_vectors", "nearest", "open_vectors", "select", "similarities",
 ]  # fmt: skip
 
 VECTORS = "vectors.f16"
@@ -235,12 +235,13 @@ class _Search:
 
     def _score(self, row: int, candidates: NDArray[np.int64]) -> None:
         ordinals = np.sort(candidates)
-        self.results[row] = ordinals, _exact_scores(self._vectors.stored, ordinals, self._queries[row])
+        self.results[row] = ordinals, similarities(self._vectors.stored, ordinals, self._queries[row])
 
 
-def _exact_scores(
+def similarities(
     stored: NDArray[np.float16], ordinals: NDArray[np.int64], query: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """Inner product of the query's vector, shape (dimension,), with each of these rows: shape (ordinals,), float32."""
     rows = stored[ordinals].astype(np.float64)
     # einsum without BLAS sums every row alike; a matrix product may round by the shape of the batch.
     scores: NDArray[np.float32] = np.einsum("ij,j->i", rows, query.astype(np.float64), optimize=False).astype(
@@ -254,7 +255,7 @@ def _tuned(factory: str, index: Any, stored: NDArray[np.float16], target: float)
     queries = ann.sample(stored, _RECALL_SAMPLE)
     depth = min(RECALL_DEPTH, len(stored))
     _, truth = ann.scan(stored, queries, depth)
-    worst = [_exact_scores(stored, *pair).min() for pair in zip(truth, queries, strict=True)]
+    worst = [similarities(stored, *pair).min() for pair in zip(truth, queries, strict=True)]
 
     def record(effort: int, overfetch: int) -> AnnRecord:
         asked = Ann(index, effort, overfetch * RECALL_DEPTH)
@@ -264,7 +265,7 @@ def _tuned(factory: str, index: Any, stored: NDArray[np.float16], target: float)
         found = 0
         for query, candidates, limit in zip(queries, asked.search(queries, fetch)[1], worst, strict=True):
             # By score, not by ordinal: of equal vectors any will do.
-            scores = _exact_scores(stored, candidates[candidates >= 0], query)
+            scores = similarities(stored, candidates[candidates >= 0], query)
             found += min(depth, int(np.count_nonzero(scores >= limit)))
         return AnnRecord(factory, effort, overfetch, found / (depth * len(queries)))
 

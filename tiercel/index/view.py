@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,3 +93,12 @@ class View:
         """Read every byte, and hold the legs against each other. Raises IndexStoreError naming what does not fit."""
         self.segment.verify()
         verify_deletes(self._path, self.segment, self.record)
+
+
+def place_of(views: Sequence[View], doc_id: DocId) -> tuple[View, int] | None:
+    """The view with the document of this id that counts, and its ordinal there; None if there is none."""
+    for view in reversed(views):  # the newest first
+        ordinal = view.ordinal(doc_id)
+        if ordinal is not None:
+            return view, ordinal
+    return None

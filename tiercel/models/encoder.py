@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tiercel.models.description import ModelDescription
 from tiercel.models.texts import SENTENCE_OUTPUT, TOKEN_OUTPUT, LoadedModel
 from tiercel.models.token_encoder import LoadedTokenEncoder
+from tiercel.parts import Reading
 
 
 class OnnxEncoder:
@@ -89,6 +90,10 @@ class OnnxEncoder:
             vectors[len(tokens) : len(tokens) + len(results)] = [vector for vector, _ in results]
             tokens += [matrix for _, matrix in results]
         return vectors, tokens
+
+    def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
+        """What is read of each text, in input order: a piece for each of its tokens' vectors, and where it is cut."""
+        return self._model.readings(texts, query=query)
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)

@@ -18,6 +18,7 @@ from tiercel.models.description import TOKENIZER_FILE, ModelFamily, read_intact
 from tiercel.models.forms import MASKED
 from tiercel.models.tokenize import TokenBatch, Tokenizer
 from tiercel.models.workers import map_in_order
+from tiercel.parts import Piece, Reading
 
 if TYPE_CHECKING:
     from tiercel.models.quantize import Feeds
@@ -147,6 +148,11 @@ class TextNetwork:
                 self._truncated += tokens.truncated
             yield results
 
+    def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
+        """What is read of each text, a piece for each vector of a token. The texts hold their prompts."""
+        reader = self._query_reader if query else self._document_reader
+        return [reader.read(text) for text in texts]
+
     def feeds(self, texts: Sequence[str], *, query: bool) -> list[Feeds]:
         """What the graph is fed for each text in a run of its own: arrays of shape (1, tokens)."""
         reader = self._query_reader if query else self._document_reader
@@ -254,9 +260,18 @@ class LoadedModel:
         self, texts: Sequence[str], outputs: Sequence[str], *, query: bool
     ) -> Iterator[list[list[NDArray[np.float32]]]]:
         """What the graph gives for each text once its prompt is before it; see `TextNetwork.run`."""
-        prompts = self.description.prompts
-        prompt = prompts.query if query else prompts.document
+        prompt = self._prompt(query)
         return self._network.run([prompt + text for text in texts], outputs, query=query)
+
+    def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
+        """What is read of each text, a piece for each vector of a token; places are those in the text itself."""
+        prompt = self._prompt(query)
+        read = self._network.readings([prompt + text for text in texts], query=query)
+        return [_behind(len(prompt), reading) for reading in read]
+
+    def _prompt(self, query: bool) -> str:
+        prompts = self.description.prompts
+        return prompts.query if query else prompts.document
 
     def _check_probe(self, folder: Path) -> dict[str, int]:
         """Length of the vectors of each of the graph's outputs, by name."""
@@ -302,6 +317,14 @@ class _Reader:
         """How many tokens a text has once it is filled up."""
         return ids.size if self._filler is None else max(ids.size, self._filler.length)
 
+    def read(self, text: str) -> Reading:
+        """A piece for each vector that is given of the text."""
+        ids, reading = self.tokenizer.read(text)
+        filled = self.fill(ids)
+        pieces = [*reading.pieces, *(Piece(self.tokenizer.name(token), 0, 0) for token in filled[ids.size :].tolist())]
+        counted = zip(pieces, self.counted(filled).tolist(), strict=True)
+        return Reading([piece for piece, counts in counted if counts], reading.end)
+
     def fill(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The ids of shape (tokens,) with the filler behind them, where the text is short."""
         if self._filler is None or ids.size >= self._filler.length:
@@ -320,6 +343,17 @@ class _Reader:
     def counted(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Shape of `ids`: which tokens' vectors are given."""
         return ~np.isin(ids, self._skipped)
+
+
+def _behind(length: int, reading: Reading) -> Reading:
+    """The reading of what stands behind a prompt of this length."""
+    pieces = [
+        Piece(piece.text, piece.start - length, piece.end - length)
+        if piece.start >= length and piece.end > piece.start
+        else Piece(piece.text, 0, 0)
+        for piece in reading.pieces
+    ]
+    return Reading(pieces, max(0, reading.end - length))
 
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:

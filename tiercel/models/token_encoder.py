@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tiercel.models.description import ModelDescription
 from tiercel.models.texts import TOKEN_OUTPUT, LoadedModel
+from tiercel.parts import Reading
 
 
 class LoadedTokenEncoder:
@@ -59,6 +60,10 @@ class LoadedTokenEncoder:
         gives shape (0, dimension). No texts: no matrices.
         """
         return self._encode(texts, query=False)
+
+    def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
+        """What is read of each text, in input order: a piece for each of its tokens' vectors, and where it is cut."""
+        return self._model.readings(texts, query=query)
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> list[NDArray[np.float32]]:
         return [matrix for results in self._model.run(texts, [TOKEN_OUTPUT], query=query) for (matrix,) in results]

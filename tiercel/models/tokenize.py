@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
+from tiercel.parts import Piece, Reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
@@ -59,6 +60,18 @@ class Tokenizer:
             truncated=sum(1 for encoding in encodings if encoding.overflowing),
         )
 
+    def read(self, text: str) -> tuple[NDArray[np.int64], Reading]:
+        """What `encode` gives for one text: its token ids, and a piece for each."""
+        encoding = self._tokenizer.encode(text)
+        named = zip(encoding.tokens, encoding.offsets, strict=True)
+        pieces = [Piece(text[start:end] or token, start, end) for token, (start, end) in named]
+        end = max((piece.end for piece in pieces), default=0) if encoding.overflowing else len(text)
+        return np.array(encoding.ids, dtype=np.int64), Reading(pieces, end)
+
+    def name(self, token: int) -> str:
+        """How the tokenizer calls a token."""
+        return str(self._tokenizer.id_to_token(token))
+
 
 class TokenPair(NamedTuple):
     """Token ids of a query and a document as one text, as the model's own tokenizer joins them.
@@ -84,6 +97,20 @@ class PairBatch(NamedTuple):
     pairs: list[TokenPair]
     truncated: int
     query_truncated: bool
+
+
+class PairWindow(NamedTuple):
+    """What a cross-encoder reads of a query with a document.
+
+    Attributes:
+        tokens: of both, special ones not counted.
+        cut_tokens: of the document, that do not fit.
+        end: how many characters of the document are read.
+    """
+
+    tokens: int
+    cut_tokens: int
+    end: int
 
 
 class PairTokenizer:
@@ -120,6 +147,14 @@ class PairTokenizer:
     def count(self, text: str) -> int:
         """How many tokens a text has, special ones not counted."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def window(self, query: str, document: str) -> PairWindow:
+        """What `encode` leaves of one document beside the query."""
+        asked = min(self.count(query), self._room - 1)
+        second = self._tokenizer.encode(document, add_special_tokens=False)
+        read = min(len(second), self._room - asked)
+        end = len(document) if read == len(second) else second.offsets[read - 1][1]
+        return PairWindow(asked + read, len(second) - read, end)
 
     def encode(self, query: str, documents: Sequence[str]) -> PairBatch:
         """Token ids of the query with each document, in input order, each at most `max_tokens` long.

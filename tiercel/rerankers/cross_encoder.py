@@ -19,7 +19,9 @@ from tiercel.models.pairs import score_pairs
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
+from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
+from tiercel.types import Document, Query
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
 _SLAB_PAIRS = 8192
@@ -83,6 +85,7 @@ class OnnxCrossEncoder:
         )
         self._threads = threads
         self._kind = score
+        self._tokens_read = 0
         self._truncated = 0
         self._truncated_queries = 0
         self._lock = threading.Lock()
@@ -107,6 +110,11 @@ class OnnxCrossEncoder:
     def max_tokens(self) -> int:
         """Most tokens of one pair, special tokens included; the rest of the document is cut."""
         return self._description.max_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the model has read so far, special ones and queries included, padding not."""
+        return self._tokens_read
 
     @property
     def truncated(self) -> int:
@@ -134,6 +142,14 @@ class OnnxCrossEncoder:
         self._check_finite(groups, scores)
         return scores if self._kind == "logit" else [_sigmoid(array) for array in scores]
 
+    def explain(self, query: Query, document: Document) -> WindowParts:
+        """The document's score, and how much of it was read."""
+        ((score,),) = self.score([CandidateGroup(query, [document])])
+        text = document.full_text
+        window = self._tokenizer.window(query.text, text)
+        read = Window(Read(text, window.end), float(score), window.tokens, window.cut_tokens)
+        return WindowParts((read,), "first", read.score)
+
     def _tokenize(self, groups: Sequence[CandidateGroup], part: _Part) -> PairBatch:
         group = groups[part.group]
         texts = [document.full_text for document in group.documents[part.start : part.stop]]
@@ -141,6 +157,7 @@ class OnnxCrossEncoder:
 
     def _count(self, slab: Sequence[_Part], batches: Sequence[PairBatch]) -> None:
         with self._lock:
+            self._tokens_read += sum(pair.ids.size for batch in batches for pair in batch.pairs)
             self._truncated += sum(batch.truncated for batch in batches)
             # A group's query is in each of its parts.
             firsts = (batch for part, batch in zip(slab, batches, strict=True) if part.start == 0)

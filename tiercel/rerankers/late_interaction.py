@@ -6,16 +6,20 @@ Zaharia, ColBERT, SIGIR 2020.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from tiercel.errors import UsageError
-from tiercel.protocols import CandidateGroup, TokenEncoder
+from tiercel.parts import Piece, Read, TokenMatch, TokenParts
+from tiercel.protocols import CandidateGroup, ReadsTexts, TokenEncoder
 from tiercel.rerankers.maxsim import maxsim
+from tiercel.types import Document, Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +67,9 @@ class TokenSource(Protocol):
 
         Raises IndexStoreError for a document, or the passage that a group means of it, that is not there.
         """
+
+    def reads(self, document: Document) -> Sequence[Read]:
+        """What each piece of a whole document was made of, in the order of its pieces."""
 
 
 class LateInteraction:
@@ -132,6 +139,58 @@ class LateInteraction:
                 scores[number] /= np.float32(max(1, len(query)))
         return scores
 
+    def explain(self, query: Query, document: Document) -> TokenParts:
+        """Every token of the query with the most similar one of the document's best piece."""
+        (asked,) = self._encoder.encode_queries([query.text])
+        best: list[TokenMatch] = []
+        reads = self._source.reads(document)
+        read = reads[0]
+        pieces = list(_pieces(self._source, CandidateGroup(query, [document])))
+        for vectors, piece in zip(pieces, reads, strict=True):
+            found = self._matches(query, asked, vectors, piece)
+            if not best or _sum(found) > _sum(best):
+                best, read = found, piece
+        share = max(1, len(asked)) if self._score == "mean" else 1
+        return TokenParts(self._as_read(read), tuple(best), _sum(best) / share)
+
+    def _matches(self, query: Query, asked: FloatMatrix, vectors: FloatMatrix, read: Read) -> list[TokenMatch]:
+        names = self._names(query.text, len(asked), query=True)
+        if not len(vectors):
+            return [TokenMatch(name, None, -1.0) for name in names]
+        similarities = asked @ vectors.T
+        found = self._names(read.text, len(vectors), query=False)
+        nearest = similarities.argmax(axis=1).tolist()
+        return [
+            TokenMatch(name, found[place], float(row[place]))
+            for name, row, place in zip(names, similarities, nearest, strict=True)
+        ]
+
+    def _names(self, text: str, count: int, *, query: bool) -> list[Piece]:
+        """How the tokens are called; by their numbers where the encoder does not tell."""
+        if isinstance(self._encoder, ReadsTexts):
+            (reading,) = self._encoder.readings([text], query=query)
+            if len(reading.pieces) == count:
+                return reading.pieces
+        return [Piece(f"#{number + 1}", 0, 0) for number in range(count)]
+
+    def _as_read(self, read: Read) -> Read:
+        if not isinstance(self._encoder, ReadsTexts):
+            return read
+        (reading,) = self._encoder.readings([read.text], query=False)
+        return replace(read, end=reading.end)
+
+
+def _sum(matches: Sequence[TokenMatch]) -> float:
+    return math.fsum(match.similarity for match in matches)
+
+
+def _pieces(source: TokenSource, group: CandidateGroup) -> Iterator[FloatMatrix]:
+    """The vectors of each piece of a group's one candidate, in order."""
+    for parts in source.parts([group]):
+        for part in parts:
+            for number in range(part.sizes.size):
+                yield part.vectors(number, number + 1)[0]
+
 
 class _Task(NamedTuple):
     """Some pieces of candidates, and the query that they are compared with."""
@@ -178,6 +237,10 @@ class _Encoded:
     def __init__(self, encoder: TokenEncoder) -> None:
         self._encoder = encoder
         self.truncated = 0
+
+    def reads(self, document: Document) -> list[Read]:
+        """The whole document is one piece."""
+        return [Read(document.full_text, len(document.full_text))]
 
     def parts(self, groups: Sequence[CandidateGroup]) -> Iterator[list[_Made]]:
         """The candidates of each slab's texts."""

@@ -12,7 +12,8 @@ import numpy as np
 from tiercel.config import LongStrategy
 from tiercel.data.chunking import Chunking, count_tokens, passages_of
 from tiercel.errors import ModelError, UsageError
-from tiercel.protocols import CandidateGroup, Reranker
+from tiercel.parts import Window, WindowParts
+from tiercel.protocols import CandidateGroup, Explains, Reranker
 from tiercel.rerankers.extract import Idf, Terms, extract, words
 from tiercel.types import Document, Query
 
@@ -157,10 +158,31 @@ class LongDocuments:
             for array, documents in zip(scores, cut, strict=True)
         ]
 
+    def explain(self, query: Query, document: Document) -> WindowParts | None:
+        """Every window with its score, and which of them count; None where the reranker inside does not explain."""
+        if not isinstance(self._reranker, Explains):
+            return None
+        windows: list[Window] = []
+        for text in self._windows(query, document):
+            parts = self._reranker.explain(query, text)
+            if not isinstance(parts, WindowParts):
+                return None
+            windows += parts.windows
+        scores = np.array([window.score for window in windows], dtype=np.float32)
+        best = sorted(range(len(windows)), key=lambda place: -windows[place].score)[: _COUNTED.get(self._strategy, 1)]
+        (score,) = self._joined(scores, [len(windows)]).tolist()
+        used = tuple(replace(window, used=place in best) for place, window in enumerate(windows))
+        return WindowParts(used, self._strategy, score)
+
     @property
     def truncated(self) -> int:
         """How many windows the model still cut."""
         return int(getattr(self._reranker, "truncated", 0))
+
+    @property
+    def tokens_read(self) -> int | None:
+        """How many of its own tokens the model has read; None where it does not count."""
+        return getattr(self._reranker, "tokens_read", None)
 
     def _windows(self, query: Query, document: Document) -> list[Document]:
         """At least one; the document itself where it fits."""
@@ -223,6 +245,9 @@ def _mean_of_best(scores: Sequence[float]) -> float:
     best = sorted(scores, reverse=True)[:3]
     return math.fsum(best) / len(best)
 
+
+_COUNTED: dict[LongStrategy, int | None] = {"sum": None, "top3": 3}
+"""How many of the best windows have a say, None for all; of a strategy that is not here one."""
 
 _JOINS: dict[LongStrategy, Callable[[Sequence[float]], float]] = {
     "first": _largest,  # of one window, as for `extract`

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
-from tiercel.retrieve.fusion import FusionMethod, fuse_lists
+from tiercel.retrieve.fusion import FusedPart, Fusion, FusionMethod, fuse_lists, fused_parts
 from tiercel.retrieve.spec import resolve_keeps
-from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
+from tiercel.retrieve.trace import ReadCount, StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
 
 if TYPE_CHECKING:
@@ -38,6 +38,22 @@ class RerankStep:
     weight: float = 1.0
     reads: bool = True
     matched: bool = False
+
+    def fuse(self, before: Ranking, alone: Ranking, *, keep: int) -> Ranking:
+        """The reranker's own order of all candidates, fused with the one that they came in; or that order itself."""
+        if self.fusion is None:
+            return replace(alone, hits=alone.hits[:keep])
+        return fuse_lists(self.fusion, [before, alone], keep=keep, weights=self._weights, stage=self.name)
+
+    def explain(self, before: Ranking, alone: Ranking, doc_id: DocId) -> tuple[FusedPart, ...]:
+        """What both add to a document's score in `fuse`; nothing where the reranker's own is the score."""
+        if self.fusion is None:
+            return ()
+        return fused_parts(self.fusion, {before.stage: before, "its own": alone}, doc_id, weights=self._weights)
+
+    @property
+    def _weights(self) -> tuple[float, float]:
+        return 1.0, self.weight
 
 
 class Cascade:
@@ -68,9 +84,27 @@ class Cascade:
         self._keeps = (recall_keep, *(step.keep for step in stages))
 
     @property
+    def recall(self) -> Retriever:
+        """The first stage."""
+        return self._recall
+
+    def keeps(self, keep: int) -> tuple[int, ...]:
+        """How many survive recall and each step, where `keep` hits are asked for."""
+        return resolve_keeps(self._keeps, keep)
+
+    @property
     def steps(self) -> tuple[RerankStep, ...]:
         """The stages that rerank, in order."""
         return self._stages
+
+    def counts(self) -> Mapping[str, ReadCount]:
+        """What each leg and each step has read since its models were made."""
+        legs = [(leg.name, leg.retriever) for leg in self._recall.legs] if isinstance(self._recall, Fusion) else []
+        readers: list[tuple[str, object]] = [*legs, *((step.name, step.reranker) for step in self._stages)]
+        return {
+            name: ReadCount(getattr(reader, "tokens_read", None), getattr(reader, "truncated", None))
+            for name, reader in readers
+        }
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """The last stage's Ranking per query, in input order: at most `keep` hits, fewer where a stage keeps fewer."""
@@ -82,7 +116,7 @@ class Cascade:
         Seconds are those of the whole batch; fetching the documents counts to the first step. Raises ModelError,
         naming the step, for scores that do not fit the candidates or are not finite, and UsageError for `keep` below 1.
         """
-        recall_keep, *step_keeps = resolve_keeps(self._keeps, keep)
+        recall_keep, *step_keeps = self.keeps(keep)
         if not queries:
             return []
         traces = trace_retriever(self._recall, queries, keep=recall_keep)
@@ -91,7 +125,9 @@ class Cascade:
             start = time.perf_counter()
             if step.reads and documents is None:
                 documents = self._fetch(traces)
-            rankings = _rerank(step, [trace.ranking for trace in traces], documents=documents, keep=step_keep)
+            before = [trace.ranking for trace in traces]
+            alone = rerank(step, before, documents=documents)
+            rankings = [step.fuse(*both, keep=step_keep) for both in zip(before, alone, strict=True)]
             seconds = time.perf_counter() - start
             traces = [
                 Trace(trace.query, (*trace.stages, StageTrace(step.name, ranking, seconds)))
@@ -105,9 +141,13 @@ class Cascade:
         return dict(zip(ids, self._documents.get(ids), strict=True)) if ids else {}
 
 
-def _rerank(
-    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None, keep: int
+def rerank(
+    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None
 ) -> list[Ranking]:
+    """All candidates of each Ranking by the reranker's own scores; `documents` has them where the step reads.
+
+    Raises ModelError for scores that do not fit the candidates or are not finite.
+    """
     groups = [_group(ranking, documents if step.reads else None, matched=step.matched) for ranking in rankings]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
@@ -117,7 +157,7 @@ def _rerank(
             where=f"stage {step.name!r}",
         )
     return [
-        _reranked(step, before, _checked(step.name, before, array), keep=keep)
+        _reranked(step, before, _checked(step.name, before, array))
         for before, array in zip(rankings, scores, strict=True)
     ]
 
@@ -140,20 +180,16 @@ def _candidate(hit: Hit, document: Document, *, cut: bool) -> Document:
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
-    """The candidates by the step's scores, or by both its scores and those that they came with."""
-    alone = Ranking.from_scores(
+def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float]) -> Ranking:
+    return Ranking.from_scores(
         before.query,
         before.doc_ids,
         scores,
         stage=step.name,
-        keep=keep if step.fusion is None else len(before.hits),
+        keep=len(before.hits),
         spans=[hit.span for hit in before.hits],
         passages=before.passages,
     )
-    if step.fusion is None:
-        return alone
-    return fuse_lists(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:

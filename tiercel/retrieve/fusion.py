@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from tiercel.errors import UsageError
 from tiercel.protocols import Retriever
 from tiercel.retrieve.trace import StageTrace, Trace, timed_retrieve
-from tiercel.types import Hit, Query, QueryId, Ranking
+from tiercel.types import DocId, Hit, Query, QueryId, Ranking
 
 RRF_K = 60
 """The constant of reciprocal rank fusion; 60 is the value fixed in a pilot by Cormack et al. (2009)."""
@@ -52,8 +53,7 @@ def reciprocal_rank_fusion(
     G. V. Cormack, C. L. A. Clarke, S. Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank
     Learning Methods. SIGIR 2009.
     """
-    terms = [[1 / (k + rank) for rank in range(1, len(ranking.hits) + 1)] for ranking in rankings]
-    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+    return _weighted_sum(rankings, _reciprocal_ranks(rankings, k), weights=weights, keep=keep, stage=stage)
 
 
 def minmax_fusion(
@@ -68,8 +68,7 @@ def minmax_fusion(
     E. A. Fox, J. A. Shaw: Combination of Multiple Searches (CombSUM). TREC-2, 1994; with min-max normalised scores as
     in J. H. Lee: Analyses of Multiple Evidence Combination. SIGIR 1997.
     """
-    terms = [_normalised(ranking) for ranking in rankings]
-    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+    return _weighted_sum(rankings, _normalised(rankings), weights=weights, keep=keep, stage=stage)
 
 
 def interleaving(
@@ -84,14 +83,7 @@ def interleaving(
     """
     if weights and len(set(weights)) > 1:
         raise ValueError(f"interleaving takes no weights, found {list(weights)}")
-    terms = [[0.0] * len(ranking.hits) for ranking in rankings]
-    seen: set[object] = set()
-    for row in range(max((len(ranking.hits) for ranking in rankings), default=0)):
-        for ranking, leg_terms in zip(rankings, terms, strict=True):
-            if row < len(ranking.hits) and (key := ranking.key(ranking.hits[row])) not in seen:
-                seen.add(key)
-                leg_terms[row] = 1 / len(seen)
-    return _weighted_sum(rankings, terms, weights=None, keep=keep, stage=stage)
+    return _weighted_sum(rankings, _interleaved(rankings), weights=None, keep=keep, stage=stage)
 
 
 def weighted_sum(
@@ -102,8 +94,7 @@ def weighted_sum(
     A leg that did not return a document adds no term, which is more than a negative score. Arguments, result and
     errors are those of `reciprocal_rank_fusion`.
     """
-    terms = [[hit.score for hit in ranking.hits] for ranking in rankings]
-    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+    return _weighted_sum(rankings, _scores(rankings), weights=weights, keep=keep, stage=stage)
 
 
 def fuse_runs(
@@ -146,6 +137,35 @@ def fuse_lists(
     return METHODS[method](rankings, keep=keep, weights=weights, stage=stage)
 
 
+class FusedPart(NamedTuple):
+    """What one list adds to a document's fused score: `weight` times what its rank, from 1, or its score there makes.
+
+    A list that does not have the document has the rank and the score None, and adds 0.
+    """
+
+    name: str
+    weight: float
+    rank: int | None
+    score: float | None
+    part: float
+
+
+def fused_parts(
+    method: FusionMethod, rankings: Mapping[str, Ranking], doc_id: DocId, *, weights: Sequence[float]
+) -> tuple[FusedPart, ...]:
+    """Out of what `fuse_lists` makes the score of a document, list by list; `weights` is aligned with the names."""
+    parts = []
+    for (name, ranking), terms, weight in zip(
+        rankings.items(), _TERMS[method](list(rankings.values())), weights, strict=True
+    ):
+        place = next((place for place, hit in enumerate(ranking.hits) if hit.doc_id == doc_id), None)
+        if place is None:
+            parts.append(FusedPart(name, weight, None, None, 0.0))
+        else:
+            parts.append(FusedPart(name, weight, place + 1, ranking.hits[place].score, weight * terms[place]))
+    return tuple(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class FusionLeg:
     """A retriever under the name its stage has in a trace, with its weight (above 0)."""
@@ -184,6 +204,30 @@ class Fusion:
         self._method = method
         self._name = name or "+".join(names)
 
+    @property
+    def legs(self) -> tuple[FusionLeg, ...]:
+        """In the order of the trace."""
+        return self._legs
+
+    @property
+    def name(self) -> str:
+        """Of the fused stage."""
+        return self._name
+
+    def leg_keep(self, keep: int) -> int:
+        """How many hits each leg is asked for, where `keep` are to survive."""
+        return keep if len(self._legs) == 1 else max(keep, LEG_DEPTH)
+
+    def fuse(self, rankings: Sequence[Ranking], *, keep: int) -> Ranking:
+        """One Ranking of the legs' own, which are in the order of the legs."""
+        weights = [leg.weight for leg in self._legs]
+        return fuse_lists(self._method, rankings, keep=keep, weights=weights, stage=self._name)
+
+    def explain(self, rankings: Sequence[Ranking], doc_id: DocId) -> tuple[FusedPart, ...]:
+        """What each leg adds to a document's score in `fuse`."""
+        named = {leg.name: ranking for leg, ranking in zip(self._legs, rankings, strict=True)}
+        return fused_parts(self._method, named, doc_id, weights=[leg.weight for leg in self._legs])
+
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """One fused Ranking of at most `keep` hits per query, in input order; no match in any leg: an empty one."""
         return [trace.ranking for trace in self.trace(queries, keep=keep)]
@@ -199,14 +243,10 @@ class Fusion:
             rankings, seconds = timed_retrieve(self._legs[0].retriever, queries, keep=keep)
             return [Trace(r.query, (StageTrace(self._legs[0].name, r, seconds),)) for r in rankings]
         by_leg: list[tuple[list[Ranking], float]] = [
-            timed_retrieve(leg.retriever, queries, keep=max(keep, LEG_DEPTH)) for leg in self._legs
+            timed_retrieve(leg.retriever, queries, keep=self.leg_keep(keep)) for leg in self._legs
         ]
         start = time.perf_counter()
-        weights = [leg.weight for leg in self._legs]
-        fused = [
-            fuse_lists(self._method, lists, keep=keep, weights=weights, stage=self._name)
-            for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)
-        ]
+        fused = [self.fuse(lists, keep=keep) for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)]
         seconds = time.perf_counter() - start
         return [
             self._trace_of(position, by_leg, StageTrace(self._name, r, seconds)) for position, r in enumerate(fused)
@@ -220,13 +260,45 @@ class Fusion:
         return Trace(fused.ranking.query, (*legs, fused))
 
 
-def _normalised(ranking: Ranking) -> list[float]:
-    if not ranking.hits:
+def _reciprocal_ranks(rankings: Sequence[Ranking], k: float = RRF_K) -> list[list[float]]:
+    return [[1 / (k + rank) for rank in range(1, len(ranking.hits) + 1)] for ranking in rankings]
+
+
+def _normalised(rankings: Sequence[Ranking]) -> list[list[float]]:
+    return [_normalised_scores([hit.score for hit in ranking.hits]) for ranking in rankings]
+
+
+def _normalised_scores(scores: Sequence[float]) -> list[float]:
+    if not scores:
         return []
-    highest, lowest = ranking.hits[0].score, ranking.hits[-1].score
+    highest, lowest = scores[0], scores[-1]
     if highest == lowest:
-        return [1.0] * len(ranking.hits)
-    return [(hit.score - lowest) / (highest - lowest) for hit in ranking.hits]
+        return [1.0] * len(scores)
+    return [(score - lowest) / (highest - lowest) for score in scores]
+
+
+def _interleaved(rankings: Sequence[Ranking]) -> list[list[float]]:
+    terms = [[0.0] * len(ranking.hits) for ranking in rankings]
+    seen: set[object] = set()
+    for row in range(max((len(ranking.hits) for ranking in rankings), default=0)):
+        for ranking, leg_terms in zip(rankings, terms, strict=True):
+            if row < len(ranking.hits) and (key := ranking.key(ranking.hits[row])) not in seen:
+                seen.add(key)
+                leg_terms[row] = 1 / len(seen)
+    return terms
+
+
+def _scores(rankings: Sequence[Ranking]) -> list[list[float]]:
+    return [[hit.score for hit in ranking.hits] for ranking in rankings]
+
+
+_TERMS: dict[FusionMethod, Callable[[Sequence[Ranking]], list[list[float]]]] = {
+    FusionMethod.RRF: _reciprocal_ranks,
+    FusionMethod.MINMAX: _normalised,
+    FusionMethod.INTERLEAVE: _interleaved,
+    FusionMethod.WSUM: _scores,
+}
+"""What each list says of each of its hits, before weights."""
 
 
 def _weighted_sum(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tiercel.protocols import Retriever
 from tiercel.types import Query, Ranking
@@ -39,6 +39,24 @@ class TracedRetriever(Retriever, Protocol):
 
     def trace(self, queries: Sequence[Query], *, keep: int) -> list[Trace]:
         """One Trace per query, in input order, all with the same stages; the last Ranking is that of `retrieve`."""
+
+
+class ReadCount(NamedTuple):
+    """What a stage has read so far: tokens, and texts that were cut; None for what it does not count."""
+
+    tokens: int | None = None
+    truncated: int | None = None
+
+
+NOTHING_COUNTED = ReadCount()
+
+
+@runtime_checkable
+class CountedRetriever(Protocol):
+    """A Retriever of several stages that knows what they have read."""
+
+    def counts(self) -> Mapping[str, ReadCount]:
+        """By the name of the stage, since it was made; a stage that reads nothing is left out."""
 
 
 def trace_retriever(retriever: Retriever, queries: Sequence[Query], *, keep: int) -> list[Trace]:

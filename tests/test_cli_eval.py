@@ -1,0 +1,109 @@
+"""Several pipelines on several sets from the shell, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, write_lines
+from tests.html.browser import opened
+
+Refused = Callable[..., str]
+
+TEXTS = {"a": "the falcon hunts in winter", "b": "bread by the river", "c": "the falcon and the cold river"}
+COMMON = ("--queries", "q.tsv", "--qrels", "qrels.txt")
+
+
+@pytest.fixture
+def index(place: Path, run: Run) -> str:
+    write_lines(place / "c.jsonl", *({"id": key, "text": text} for key, text in TEXTS.items()))
+    (place / "q.tsv").write_text("q1\tfalcon river\nq2\twinter\n")
+    (place / "qrels.txt").write_text("q1 0 c 1\nq2 0 a 1\n")
+    (place / "2019qrels-pass.txt").write_text("q1 0 c 1\nq1 0 a 2\nq2 0 a 3\n")
+    assert run("index", "idx", "c.jsonl", "--encoder", "none").code == 0
+    return "idx"
+
+
+def test_one_set_is_an_object_of_its_pipelines_with_their_costs(index: str, run: Run) -> None:
+    found = run("eval", index, *COMMON, "-m", "RR@10", "--json").json
+    assert list(found) == ["name", "notes", "pipelines", "index"]
+    assert (found["name"], found["notes"], found["index"]["documents"]) == ("qrels.txt", [], 3)
+    assert found["index"]["bytes"] == run("info", index, "--json").json["bytes"]
+    (stage,) = found["pipelines"]["bm25"]["stages"]
+    assert (stage["measures"], stage["ceiling"], stage["latency"]["count"]) == ({"RR@10": 1.0}, 1.0, 2)
+
+
+def test_several_sets_are_measured_each_in_its_own_way(index: str, run: Run) -> None:
+    outcome = run("eval", index, *COMMON, "--queries", "q.tsv", "--qrels", "2019qrels-pass.txt", "--json")
+    plain, deep = outcome.json["sets"]
+    assert (plain["name"], deep["name"]) == ("qrels.txt", "2019qrels-pass.txt")
+    of_plain, of_deep = (one["pipelines"]["bm25"]["stages"][0]["measures"] for one in (plain, deep))
+    assert list(of_plain) == ["nDCG@10", "RR@10", "R@100"]
+    assert list(of_deep) == ["nDCG@10", "RR(rel=2)", "AP(rel=2)", "R(rel=2)@1000"]
+    assert of_plain["RR@10"] == 1.0
+    # Of q1 only a, which comes second or third behind c, is relevant from grade 2 on.
+    assert of_deep["RR(rel=2)"] < 1.0
+    assert deep["notes"] == ["measured as TREC DL 2019: grade 2 and up is relevant to measures that name no grade"]
+
+
+def test_what_was_taken_for_granted_is_said(index: str, run: Run, place: Path) -> None:
+    outcome = run("eval", index, "--queries", "q.tsv", "--qrels", "2019qrels-pass.txt", "-m", "RR@10")
+    assert outcome.rows[1][1] == "RR(rel=2)@10"
+    assert "2019qrels-pass.txt: measured as TREC DL 2019" in outcome.err
+    (place / "graded.txt").write_text((place / "2019qrels-pass.txt").read_text())
+    outcome = run("eval", index, "--queries", "q.tsv", "--qrels", "graded.txt", "-m", "RR@10")
+    assert "the judgments are graded; RR@10 take grade 1 and up as relevant" in outcome.err
+    run("search", index, "--queries", "q.tsv", "--run", "out.trec")
+    outcome = run("eval", "--run", "out.trec", "--qrels", "2019qrels-pass.txt", "-m", "RR@10")
+    assert outcome.rows[0] == ["run", "RR(rel=2)@10"]
+
+
+def test_a_page_of_pipelines_with_plots(index: str, run: Run, place: Path) -> None:
+    pipelines = ("-p", "bm25", "-p", "bm25@2", "-p", "bm25@1")
+    outcome = run("eval", index, *COMMON, *pipelines, "--html", "page.html")
+    assert outcome.code == 0, outcome
+    document = opened(place / "page.html")
+    # One of quality against latency, one of recall for each pipeline, one of differences for each but the first.
+    assert document.count("<svg") == 1 + 3 + 2
+    for label in (
+        "Quality against latency",
+        "Recall of what survives each stage",
+        "bm25@1 against bm25",
+        "idx: 3 documents",
+    ):
+        assert label in document
+    assert "0 queries better, 2 the same, 0 worse." in document
+    assert "<script" not in document
+
+
+def test_a_page_of_runs(index: str, run: Run, place: Path) -> None:
+    for k in ("1", "3"):
+        run("search", index, "--queries", "q.tsv", "-k", k, "--run", f"<b>{k}.trec")
+    outcome = run("eval", "--run", "<b>3.trec", "--run", "<b>1.trec", "--qrels", "qrels.txt", "--html", "page.html")
+    assert outcome.code == 0, outcome
+    document = opened(place / "page.html")
+    assert document.count("<svg") == 1
+    assert "&lt;b&gt;1.trec against &lt;b&gt;3.trec" in document
+
+
+def test_a_page_on_stdout_is_all_there_is(index: str, run: Run) -> None:
+    outcome = run("eval", index, *COMMON, "--html", "-")
+    assert outcome.out.startswith("<!doctype html>")
+    assert outcome.out.endswith("</html>\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "part"),
+    [
+        (2, ["idx", *COMMON, "--qrels", "2019qrels-pass.txt"], "1 files of queries and 2 of judgments"),
+        (2, ["idx", *COMMON, "--html", "-", "--json"], "--json and --html -"),
+        (3, ["idx", *COMMON, "--html", "nowhere/page.html"], "nowhere"),
+        (2, ["--run", "out.trec", "--qrels", "qrels.txt", "--qrels", "2019qrels-pass.txt"], "2 files of judgments"),
+        (2, ["idx", "--qrels", "qrels.txt"], "no queries were given"),
+        (2, ["idx", "--queries", "-", "--qrels", "-"], "standard input (-) named twice"),
+    ],
+)
+def test_what_cannot_be_evaluated(code: int, arguments: list[str], part: str, index: str, refused: Refused) -> None:
+    assert part in refused(code, "eval", *arguments)

@@ -1,0 +1,1 @@
+"""What does a page look like that opens from the disk, without a network and without a script?"""
