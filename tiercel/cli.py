@@ -16,6 +16,7 @@ from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
+from tiercel.commands.training import mine
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "eval": evaluate,
     "rerank": rerank,
+    "mine": mine,
     "export": export,
     "models": models,
     "info": info,
