@@ -16,7 +16,7 @@ from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
-from tiercel.commands.training import mine
+from tiercel.commands.training import mine, train
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -53,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "rerank": rerank,
     "mine": mine,
+    "train": train,
     "export": export,
     "models": models,
     "info": info,

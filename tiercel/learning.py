@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiercel.errors import InputError, UsageError
+from tiercel.errors import InputError, ModelError, UsageError
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
 
 if TYPE_CHECKING:
     from tiercel.config import Settings
     from tiercel.data.runs import RunFormat
     from tiercel.protocols import DocumentStore
+    from tiercel.training.batches import TrainingGroup
+    from tiercel.training.groups import MinedGroup
+    from tiercel.training.loop import Dev, Progress, Student
     from tiercel.training.mining import Legs
+    from tiercel.training.settings import TrainSettings
+
 
 FUSED = "fused"
 """What mined groups call the score of a fusion; a leg goes by its own name, a run by its file's."""
 
+STATE_FOLDER = "training"
+"""Below the folder of a model that is being trained: checkpoints, removed at the end."""
+
 _QUERIES_AT_ONCE = 256
+_GROUPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +86,149 @@ def legs_of_index(
                 name = FUSED if stage.name == str(spec.recall) and len(spec.recall.legs) > 1 else stage.name
                 legs.setdefault(name, {})[trace.query.id] = stage.ranking
     return legs, index
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """Files of mined groups, and the corpora that hold their documents.
+
+    Attributes:
+        groups: files of groups.
+        corpora: one for each of these files, in their order, or one for all.
+    """
+
+    groups: Sequence[str]
+    corpora: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if self.groups and len(self.corpora) not in (1, len(self.groups)):
+            raise UsageError(
+                f"{len(self.corpora)} corpora for {len(self.groups)} files of groups",
+                expected="one for each, in their order, or one for all",
+            )
+
+    def read(self) -> list[tuple[list[MinedGroup], Mapping[DocId, str]]]:
+        """The groups of each file with the texts of their documents. Raises InputError, with file and line."""
+        from tiercel.data.corpus import read_documents
+        from tiercel.training.groups import read_groups, texts_of
+
+        corpora = self.corpora if len(self.corpora) > 1 else list(self.corpora) * len(self.groups)
+        parts: list[tuple[list[MinedGroup], Mapping[DocId, str]]] = []
+        for file, corpus in zip(self.groups, corpora, strict=True):
+            groups = read_groups(file)
+            parts.append((groups, texts_of(groups, read_documents([corpus]))))
+        return parts
+
+
+def train(  # noqa: PLR0913
+    source: Path,
+    out: Path,
+    *,
+    settings: TrainSettings,
+    data: TrainData,
+    dev: TrainData | None = None,
+    measure: str = "nDCG@10",
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Progress:
+    """Train a model that starts as `source` and write it to `out`, a folder that `tiercel export` takes.
+
+    The class of the settings says which family. `dev` are groups of queries that are not trained on: at intervals the
+    documents that a first stage found are ranked by the model, and the weights with the best mean of `measure` over the
+    files are those that are written.
+
+    Raises UsageError (settings that do not fit, an `out` that holds a model, a training begun otherwise), InputError
+    (groups) and ModelError (the source, a loss that is no number, a full disk, a missing package).
+    """
+    _check_torch()
+    if out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir()):
+        raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))
+    from tiercel.training.batches import training_groups
+    from tiercel.training.loop import Training
+
+    groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
+    student = _student(source, settings, groups)
+    judged = None if dev is None else dev_measure(dev, measure, device=settings.device)
+    state = out / STATE_FOLDER
+    progress = Training(student, groups, settings, folder=state, dev=judged, say=say).run(resume=resume)
+    student.module.to("cpu")
+    student.save(out)
+    for path in state.glob("*.safetensors"):
+        path.unlink()
+    if state.is_dir():
+        state.rmdir()
+    return progress
+
+
+def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
+    """The mean over files of a measure over the documents that a first stage found; the positives are the relevant.
+
+    A positive that no leg has found is missed whatever the model does, and counts as such.
+    """
+    from tiercel.evaluation.measures import evaluate, parse_measure
+    from tiercel.training.batches import batch_of
+
+    wanted = parse_measure(measure)
+    parts = data.read()
+    for groups, _ in parts:
+        if not any(document.scores for group in groups for document in group.documents):
+            raise InputError(
+                "no document has the score of a leg",
+                expected="dev groups as `tiercel mine` writes them",
+                where=groups[0].where.rpartition(":")[0],
+            )
+
+    def found(group: MinedGroup) -> MinedGroup:
+        positives, negatives = ([d for d in side if d.scores] for side in (group.positives, group.negatives))
+        return replace(group, positives=positives, negatives=negatives)
+
+    def value(student: Student) -> float:
+        means = []
+        for groups, texts in parts:
+            rankings = []
+            asked = [kept for group in groups if (kept := found(group)).documents]
+            for start in range(0, len(asked), _GROUPS_AT_ONCE):
+                batch = batch_of(asked[start : start + _GROUPS_AT_ONCE], texts, device=device)
+                rows = student.scores(batch).float().cpu().tolist()
+                for group, row in zip(batch.groups, rows, strict=True):
+                    ids = [document.id for document in group.documents]
+                    scores = row[: len(ids)]
+                    rankings.append(Ranking.from_scores(group.query, ids, scores, stage="dev", keep=len(ids)))
+            qrels = {group.query.id: {document.id: 1 for document in group.positives} for group in groups}
+            means.append(evaluate(rankings, qrels, [wanted]).means[str(wanted)])
+        return sum(means) / len(means)
+
+    return value
+
+
+def _student(source: Path, settings: TrainSettings, groups: Sequence[TrainingGroup]) -> Student:
+    from tiercel.training import settings as kinds
+
+    if isinstance(settings, kinds.CrossSettings):
+        from tiercel.training.cross_encoder import CrossStudent
+
+        return CrossStudent(source, settings, groups)
+    if isinstance(settings, kinds.BiSettings):
+        from tiercel.training.bi_encoder import BiStudent
+
+        return BiStudent(source, settings)
+    if isinstance(settings, kinds.LateSettings):
+        from tiercel.training.late_interaction import LateStudent
+
+        return LateStudent(source, settings, groups)
+    if isinstance(settings, kinds.DistilSettings):
+        from tiercel.training.distil import DseStudent
+
+        return DseStudent(source, settings)
+    raise UsageError(f"settings of no family: {type(settings).__name__}", expected="those of cross, bi, late or distil")
+
+
+def _check_torch() -> None:
+    from importlib.util import find_spec
+
+    for package in ("torch", "sentence_transformers"):
+        if find_spec(package) is None:
+            raise ModelError(
+                f"training needs the package {package}, which is not installed",
+                next_step="`pip install 'tiercel[torch]'`",
+            )

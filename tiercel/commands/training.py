@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tiercel.config import Settings
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tiercel.models.description import ModelFamily
 
 
 def mine(
@@ -79,3 +82,52 @@ def mine(
     if reranker is not None:
         counts.append(f"{mined.denied} negatives that the teacher took for answers")
     say(", ".join([*counts, f"{len(mined.dropped)} queries without negatives"]))
+
+
+def train(
+    family: Annotated[
+        Literal["cross", "bi", "late", "distil"], typer.Argument(help="cross, bi, late or distil.", metavar="FAMILY")
+    ],
+    model: Annotated[
+        str, typer.Argument(help="What it starts as: bundled name, folder, or hub name.", metavar="MODEL")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the model.", metavar="OUT")],
+    groups: Annotated[list[str], typer.Option(help="Groups that `mine` wrote; repeat for more.")],
+    corpus: Annotated[
+        list[str], typer.Option(help="Their documents: one for all, or one for each --groups, in order.")
+    ],
+    dev: Annotated[
+        list[str] | None, typer.Option(help="Groups of other queries, for the dev measure; repeat for more.")
+    ] = None,
+    dev_corpus: Annotated[list[str] | None, typer.Option(help="Their documents. Default: those of --corpus.")] = None,
+    measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+) -> None:
+    """Train a model on mined groups and write a folder that `tiercel export` takes."""
+    from tiercel.learning import TrainData
+    from tiercel.learning import train as train_model
+    from tiercel.models.zoo import find_source
+    from tiercel.screen import say
+    from tiercel.training.settings import FAMILIES, read_settings
+
+    settings = read_settings(FAMILIES[family], config, given or ())
+    source = Path(model)
+    if not source.is_dir():
+        wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
+        source = find_source(model, offline=Settings.from_environment().offline, family=wanted).folder
+    progress = train_model(
+        source,
+        out,
+        settings=settings,
+        data=TrainData(groups, corpus),
+        dev=TrainData(dev, dev_corpus or corpus) if dev else None,
+        measure=measure,
+        resume=resume,
+        say=say,
+    )
+    best = "" if progress.best is None else f"; dev {measure} {progress.best:.4f}, of step {progress.best_step}"
+    say(f"{out}: {progress.step} steps{best}")

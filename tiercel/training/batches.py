@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from tiercel.training.groups import MinedDocument, MinedGroup
+from tiercel.training.losses import Across, Objective
 from tiercel.training.settings import TrainSettings
 from tiercel.types import DocId
 
@@ -60,6 +61,29 @@ class Batch:
     def padded(self, rows: Sequence[Sequence[float]]) -> Tensor:
         """Numbers of the documents as float32 of the mask's shape, 0 where there is none."""
         return _padded(rows).to(self.mask.device)
+
+    @property
+    def owners(self) -> Tensor:
+        """For each pair, in order, the position of its group: int64 of shape (pairs,)."""
+        counts = torch.tensor([len(row) for row in self.documents])
+        return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.mask.device)
+
+    def own(self, scores: Tensor) -> Tensor:
+        """Of every query with every document, shape (groups, pairs), each query with its own: the mask's shape."""
+        owners = self.owners
+        return self.place(scores[owners, torch.arange(len(owners), device=owners.device)])
+
+    def across(self, scores: Tensor) -> Across:
+        """Every query with every document of the batch, shape (groups, pairs); other groups' are negatives.
+
+        A document that answers a query has no part in it where it comes with another group.
+        """
+        owners = self.owners
+        own = owners[None, :] == torch.arange(len(self.queries), device=owners.device)[:, None]
+        answers = [{document.id for document in group.positives} for group in self.groups]
+        pairs = [document.id for row in self.mined for document in row]
+        known = torch.tensor([[doc_id in ids for doc_id in pairs] for ids in answers], device=owners.device)
+        return Across(scores, (self.labels[self.mask][None, :] * own), own | ~known)
 
     def place(self, flat: Tensor) -> Tensor:
         """One number a pair, in order, at their places in the mask's shape; 0 elsewhere."""
@@ -122,6 +146,11 @@ def batch_of(groups: Sequence[MinedGroup], texts: Mapping[DocId, str], *, device
     mined = [group.documents for group in groups]
     documents = [[texts[document.id] for document in row] for row in mined]
     return Batch(groups, [group.query.text for group in groups], documents, mined, nothing, nothing, mask)
+
+
+def objective_of(settings: TrainSettings) -> Objective:
+    """The losses that the settings name."""
+    return Objective(settings.label, settings.distil, settings.distil_weight, settings.temperature)
 
 
 def all_texts(groups: Sequence[TrainingGroup]) -> Iterator[str]:

@@ -20,6 +20,14 @@ LABEL_LOSSES: tuple[LabelLoss, ...] = get_args(LabelLoss)
 DISTIL_LOSSES: tuple[DistilLoss, ...] = get_args(DistilLoss)
 
 
+class Across(NamedTuple):
+    """Scores, labels and mask of every query with every document of a batch."""
+
+    scores: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
 class Objective(NamedTuple):
     """Which losses, mixed how: `(1 - weight) * label + weight * distil`, as DSE mixes them (AAAI 2020, section 3).
 
@@ -35,13 +43,15 @@ class Objective(NamedTuple):
     weight: float = 0.5
     temperature: float = 1.0
 
-    def loss(self, scores: Tensor, labels: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-        """The mixed loss, a scalar."""
-        if self.distil == "none":
-            return self.of_labels(scores, labels, mask)
+    def loss(
+        self, scores: Tensor, labels: Tensor, teacher: Tensor, mask: Tensor, *, across: Across | None = None
+    ) -> Tensor:
+        """The mixed loss, a scalar; with `across`, labels are compared over documents of other groups too."""
         if self.label == "none":
             return self.of_teacher(scores, teacher, mask)
-        of_labels = self.of_labels(scores, labels, mask)
+        of_labels = self.of_labels(*(across or Across(scores, labels, mask)))
+        if self.distil == "none":
+            return of_labels
         return (1 - self.weight) * of_labels + self.weight * self.of_teacher(scores, teacher, mask)
 
     def of_labels(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

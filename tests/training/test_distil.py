@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.models.tiny import load_torch
+from tests.training.made import made_group, texts_by_id
+from tiercel.training.batches import batch_of, training_groups
+from tiercel.training.distil import HEAD_FILE, HEAD_SETTINGS_FILE, ConcatHead, DseStudent
+from tiercel.training.groups import MinedGroup
+from tiercel.training.loop import Training
+from tiercel.training.settings import DistilSettings
+
+GROUPS = [made_group(0, "who hunts", ["falcon hunts"], ["cold bread"]), made_group(1, "cold", ["winter"], ["falcon"])]
+
+
+def test_stored_vectors_and_the_saved_head_give_the_scores_of_the_whole(encoder_folder: Path, tmp_path: Path) -> None:
+    student = DseStudent(encoder_folder, DistilSettings(head="concat", width=8))
+    student.module.eval()
+    scores = student.scores(batch_of(GROUPS, texts_by_id(GROUPS)))
+    student.save(tmp_path)
+    head = ConcatHead(16, 8)
+    head.load_state_dict(load_file(tmp_path / HEAD_FILE))
+    model = load_torch(tmp_path)
+    for group, row in zip(GROUPS, scores, strict=True):
+        query = torch.from_numpy(model.encode_query(group.query.text, normalize_embeddings=True))
+        texts = [d.id for d in group.documents]
+        documents = torch.from_numpy(model.encode_document(texts, normalize_embeddings=True))
+        assert head(query.expand_as(documents), documents).tolist() == pytest.approx(row.tolist(), abs=1e-4)
+
+
+def test_the_dot_head_is_a_rising_line_over_the_cosine(encoder_folder: Path, tmp_path: Path) -> None:
+    student = DseStudent(encoder_folder, DistilSettings(head="dot"))
+    u, v = torch.eye(3), torch.tensor([[0.5, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])
+    assert student.module["head"](u, v).tolist() == pytest.approx([2.5, -5.0, 5.0])
+    student.save(tmp_path)
+    assert json.loads((tmp_path / HEAD_SETTINGS_FILE).read_text()) == {
+        "head": "dot", "scale": pytest.approx(5.0), "bias": 0.0,
+    }  # fmt: skip
+
+
+def taught(group: MinedGroup, *scores: float) -> MinedGroup:
+    found = [replace(d, teacher=score) for d, score in zip(group.documents, scores, strict=True)]
+    return replace(group, positives=found[:1], negatives=found[1:])
+
+
+@pytest.mark.parametrize("head", ["dot", "concat"])
+def test_a_teachers_scores_are_learnt(encoder_folder: Path, tmp_path: Path, head: str) -> None:
+    groups = [taught(GROUPS[0], 3.0, -2.0), taught(GROUPS[1], 1.0, -3.0)]
+    settings = DistilSettings(head=head, width=16, epochs=150, learning_rate=3e-3, precision="fp32")  # type: ignore[arg-type]
+    student = DseStudent(encoder_folder, settings)
+    Training(student, training_groups(groups, texts_by_id(groups), settings), settings, folder=tmp_path).run()
+    scores = student.scores(batch_of(groups, texts_by_id(groups)))
+    assert scores.flatten().tolist() == pytest.approx([3.0, -2.0, 1.0, -3.0], abs=0.5)
