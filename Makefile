@@ -1,12 +1,13 @@
 # make demo   install, index SciFact, ask three questions, evaluate
 # make test   lint, types, layers, tests
 # make format, make bench
+# make gpu-check   on a machine with a GPU: parity and speed there; code 5 where there is none
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint types layers tests format bench clean
+.PHONY: demo test lint types layers tests format bench gpu-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/tiercel demo
@@ -36,6 +37,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/maxsim.py
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python benchmarks/gpu.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

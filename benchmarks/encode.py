@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tiercel.config import Settings
 from tiercel.index.analysis import analyzer
 from tiercel.index.manifest import EncoderRecord, IndexSettings
+from tiercel.index.row_encoder import RowEncoder
 from tiercel.index.store import Index
 from tiercel.index.writer import IndexWriter
 from tiercel.models.encoder import OnnxEncoder
@@ -120,7 +121,7 @@ def _indexing(encoder: OnnxEncoder, path: Path, *, threads: int) -> _Encode:
     def index(texts: Sequence[str]) -> NDArray[np.float32]:
         documents = [Document(DocId(str(i)), text) for i, text in enumerate(texts)]
         with IndexWriter(path, create=True, threads=threads) as writer:
-            writer.build(documents, settings, encoder=encoder)
+            writer.build(documents, settings, encoder=RowEncoder(encoder))
         return Index(path).views[0].segment.vectors.stored.astype(np.float32)
 
     return index

@@ -3,14 +3,15 @@
 1,000 candidates of 20 to 120 tokens each, 32 query tokens, 128 dimensions, random unit vectors around 2,000 directions.
 Printed are the median and the 90th percentile per query, each candidate list drawn anew and all rivals asked in turn:
 
-- LateInteraction over vectors stored in each form: fetched from the mapped file, decoded and compared;
+- the stage `late` over an index that keeps vectors in each form: from ids to rows, fetched from the mapped file,
+  decoded and compared;
 - MaxSim alone, over float32 vectors that are in memory already: Tiercel's kernel; the maxsim-cpu package; NumPy's
   matrix product (OpenBLAS) and segment maxima; torch's einsum over padded documents. The last two are not told the
   number of threads.
 
 maxsim-cpu and torch are left out where they are not installed.
 
-    python benchmarks/maxsim.py [--documents 5000] [--candidates 1000] [--threads 2] [--rounds 30]
+    python benchmarks/maxsim.py [--documents 5000] [--candidates 1000] [--threads 2] [--rounds 30] [--codecs 2bit,int8]
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.config import TokenCodec
+from tiercel.index.analysis import analyzer
+from tiercel.index.manifest import IndexSettings, TokensRecord
 from tiercel.index.residual import CODECS
-from tiercel.index.token_vectors import TokenVectors, TokenVectorWriter, open_token_vectors
+from tiercel.index.row_encoder import RowEncoder
+from tiercel.index.store import Index
+from tiercel.index.stored_tokens import StoredTokens
+from tiercel.index.writer import IndexWriter
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.late_interaction import LateInteraction
 from tiercel.rerankers.maxsim import maxsim
@@ -44,30 +51,21 @@ Matrix = NDArray[np.float32]
 
 
 class Given:
-    """Encodes every query as the next of those that were made before."""
+    """Encodes every query as the next of those that were made before, and a document as what its number names."""
 
     dimension = DIMENSION
     fingerprint = "given"
     truncated = 0
 
-    def __init__(self) -> None:
+    def __init__(self, documents: list[Matrix]) -> None:
         self.query: Matrix = np.zeros((0, DIMENSION), dtype=np.float32)
+        self._documents = documents
 
     def encode_queries(self, texts: Sequence[str]) -> list[Matrix]:
         return [self.query for _ in texts]
 
     def encode_documents(self, texts: Sequence[str]) -> list[Matrix]:
-        raise NotImplementedError("all vectors are stored")
-
-
-class Stored:
-    """Documents whose id is their row."""
-
-    def __init__(self, vectors: TokenVectors) -> None:
-        self.vectors = vectors
-
-    def token_vectors(self, doc_ids: Sequence[DocId]) -> tuple[Matrix, NDArray[np.int64]]:
-        return self.vectors.gather(np.array([int(one) for one in doc_ids]))
+        return [self._documents[int(text)] for text in texts]
 
 
 def unit(rows: NDArray[np.floating]) -> Matrix:
@@ -102,20 +100,27 @@ def module(name: str) -> Any:
         return None
 
 
-def store(folder: Path, documents: list[Matrix], choice: str, threads: int) -> TokenVectors:
+def store(folder: Path, documents: list[Matrix], codec: TokenCodec, threads: int) -> StoredTokens:
     """Keep the collection in one form, and say what that took and lost."""
+    given = Given(documents)
+    kept = TokensRecord("given", "late-interaction", "fp32", given.fingerprint, DIMENSION, LONGEST, codec)
+    settings = IndexSettings("none", analyzer("none").fingerprint, None, tokens=kept)
     started = time.perf_counter()
-    writer = TokenVectorWriter(folder, choice, DIMENSION, threads=threads)
-    for first in range(0, len(documents), 256):
-        writer.add(documents[first : first + 256])
-    writer.finish()
+    with IndexWriter(folder, create=True, threads=threads) as writer:
+        named = (Document(id_of(i), str(i)) for i in range(len(documents)))
+        writer.build(named, settings, encoder=RowEncoder(tokens=given))
     seconds = time.perf_counter() - started
-    vectors = open_token_vectors(folder, len(documents), DIMENSION, choice)
+    views = Index(folder).views
+    vectors = views[0].segment.tokens
     rows = np.arange(min(500, len(documents)))
     cosine = (vectors.gather(rows)[0] * np.concatenate([documents[row] for row in rows])).sum(axis=1).mean()
-    print(f"{choice:10} {vectors.codec.bytes_per_token:4} bytes a token, mean cosine {cosine:.5f}, "
-          f"written in {seconds:.1f} s")  # fmt: skip
-    return vectors
+    print(f"{codec:10} {vectors.codec.bytes_per_token:4} bytes a token, mean cosine {cosine:.5f}, "
+          f"indexed in {seconds:.1f} s")  # fmt: skip
+    return StoredTokens(views)
+
+
+def id_of(number: int) -> DocId:
+    return DocId(f"document-{number:07}")
 
 
 PEER = module("maxsim_cpu")
@@ -157,23 +162,25 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=1_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--codecs", default=",".join(CODECS))
     arguments = parser.parse_args()
+    codecs = [codec for codec in CODECS if codec in arguments.codecs.split(",")]
     drawn = np.random.default_rng(0)
     documents = collection(arguments.documents, drawn)
     print(f"{platform.machine()}, {arguments.threads} threads, {sum(map(len, documents)):,} tokens of {DIMENSION} "
           f"dimensions, {arguments.candidates:,} candidates a query")  # fmt: skip
-    encoder = Given()
+    encoder = Given(documents)
     times: dict[str, list[float]] = {}
     worst: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         rerankers = {}
-        for choice in CODECS:
-            stored = Stored(store(Path(folder) / choice, documents, choice, arguments.threads))
-            rerankers[f"stored {choice}"] = LateInteraction(encoder, stored=stored, threads=arguments.threads)
+        for codec in codecs:
+            stored = store(Path(folder) / codec, documents, codec, arguments.threads)
+            rerankers[f"stored {codec}"] = LateInteraction(encoder, stored=stored, threads=arguments.threads)
         for number in range(arguments.rounds + 2):
             chosen = drawn.choice(arguments.documents, min(arguments.candidates, arguments.documents), replace=False)
             encoder.query = unit(drawn.standard_normal((QUERY_TOKENS, DIMENSION)))
-            group = CandidateGroup(Query(QueryId("q"), "q"), [Document(DocId(str(i)), "") for i in chosen])
+            group = CandidateGroup(Query(QueryId("q"), "q"), [Document(id_of(i), "") for i in chosen.tolist()])
             calls: dict[str, Callable[[], Any]] = {
                 name: partial(reranker.score, [group]) for name, reranker in rerankers.items()
             }

@@ -14,7 +14,8 @@ from tests.models.tiny import make_encoder
 from tiercel.app import default_pipeline, make_pipeline, open_index
 from tiercel.config import Settings
 from tiercel.index.manifest import Manifest
-from tiercel.indexing import Indexed, IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import Indexed, index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.types import Query, QueryId
 
@@ -103,7 +104,7 @@ def test_a_fused_score_is_the_sum_of_reciprocal_ranks_by_weight(dense: Dense, ru
     for leg in ("bm25", "dense"):
         hits = run("search", str(dense.index), query, "-p", leg, "--json").json["hits"]
         ranks[leg] = {hit["doc_id"]: hit["rank"] for hit in hits}
-    for pipeline, lexical, semantic in (("bm25+dense", 1.0, 1.0), ("2bm25+0.5dense", 2.0, 0.5)):
+    for pipeline, lexical, semantic in (("rrf:bm25+dense", 1.0, 1.0), ("rrf:2bm25+0.5dense", 2.0, 0.5)):
         hits = run("search", str(dense.index), query, "-p", pipeline, "--json").json["hits"]
         for hit in hits:
             expected = semantic / (60 + ranks["dense"][hit["doc_id"]])

@@ -390,7 +390,7 @@ def test_queries_that_nobody_judged_cannot_be_evaluated(built: Path, run: Run) -
         (["search", "idx"], ["no query was given", "--queries FILE"]),
         (["search", "idx", "river", "--queries", "queries.jsonl"], ["a query and --queries were given", "one of them"]),
         (["search", "idx", "river", "-p", "bm26"], ["no recall leg called 'bm26'", "bm25, dense", "mean 'bm25'"]),
-        (["search", "idx", "river", "-p", "bm25,late@3"], ["no rerank stage called 'late'"]),
+        (["search", "idx", "river", "-p", "bm25,nearly@3"], ["no rerank stage called 'nearly'"]),
         (["search", "idx", "river", "-p", "bm25,cross@3"], ["the stage cross without a model", "cross:MODEL"]),
         (["search", "idx", "river", "-p", "bm25@5,cross@10"], ["column 8", "at most @5", "cannot widen"]),
         (["search", "idx", "river", "-p", "bm25@"], ["column 6", "the end"]),
@@ -513,7 +513,7 @@ def test_an_index_of_a_newer_format_is_named_as_such(built: Path, refused: Refus
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     for arguments in (["search", "idx", "river"], ["info", "idx"], ["verify", "idx"]):
         message = refused(4, *arguments)
-        assert "the index has format 99; expected format 1 or older" in message
+        assert "the index has format 99; expected format 2 or older" in message
         assert "upgrade" in message
 
 

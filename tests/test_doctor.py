@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY, Outcome, Run, environment, python, spawned
 from tiercel import doctor
 from tiercel.config import Settings
+from tiercel.models import runtime
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -46,7 +47,29 @@ def test_a_fit_machine(run: Run) -> None:
     found = _by_name(run("doctor", "--json"))
     assert found["network"]["found"] == "offline: no hub is asked"
     assert found["providers"] == {"name": "providers", "status": "ok", "found": "cpu"}
+    assert found["onnxruntime on cpu"] == {"name": "onnxruntime on cpu", "status": "ok", "found": "runs int8, fp32"}
+    assert found["provider asked for"]["found"] == "cpu"
     assert found["exported models"]["found"] == "none yet: the first index makes one"
+
+
+@pytest.mark.skipif("cuda" in runtime.available_providers(), reason="this installation has the CUDA provider")
+def test_what_cannot_be_tried_here_is_a_note(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERCEL_PROVIDER", "auto")
+    outcome = run("doctor", "--json")
+    assert outcome.code == 0
+    found = _by_name(outcome)
+    for name in ("cuda", "tensorrt"):
+        assert found[f"onnxruntime on {name}"]["status"] == "note"
+        assert found[f"onnxruntime on {name}"]["found"].startswith("could not be tried: not in this installation")
+    assert found["provider asked for"]["found"] == "auto: cpu (cuda: not in this installation of onnxruntime)"
+
+
+@pytest.mark.skipif("cuda" in runtime.available_providers(), reason="this installation has the CUDA provider")
+def test_a_provider_that_was_asked_for_and_is_not_there_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERCEL_PROVIDER", "cuda")
+    outcome = run("doctor", "--json")
+    assert outcome.code == 5
+    assert _by_name(outcome)["provider asked for"]["status"] == "fails"
 
 
 def test_every_package_that_is_needed_is_looked_for() -> None:
@@ -57,7 +80,8 @@ def test_every_package_that_is_needed_is_looked_for() -> None:
 
     looked_for = set(doctor._NEEDED)
     assert names(project["dependencies"]) == looked_for
-    assert names(project["optional-dependencies"]["torch"]) == set(doctor._OPTIONAL)
+    extras = project["optional-dependencies"]
+    assert names(extras["torch"]) | names(extras["openvino"]) == set(doctor._OPTIONAL)
 
 
 def test_two_packages_that_own_onnxruntime_fail(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
-from tiercel.indexing import IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import index_documents
 from tiercel.retrieve.spec import parse
 
 SCIFACT = Path(__file__).parents[1] / "examples" / "scifact"
@@ -53,4 +54,4 @@ def test_dense_and_fused_recall_reach_the_published_figures_in_both_precisions(t
     # sentence-transformers with the same weights: 0.645.
     assert fp32["dense"] == pytest.approx(0.645, abs=0.005)
     assert int8["dense"] == pytest.approx(fp32["dense"], abs=0.005)
-    assert min(fp32["bm25+dense@100"], int8["bm25+dense@100"]) >= 0.710
+    assert min(fp32["bm25+dense@100"], int8["bm25+dense@100"]) >= 0.725

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiercel.config import Precision, Settings
+from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
-from tiercel.reranking import STAGES, RerankOptions, make_reranker
+from tiercel.reranking import STAGES, IndexTokens, RerankOptions, Workshop, make_stage
 from tiercel.reranking import what_was_read as told
-from tiercel.retrieve.spec import Leg, PipelineSpec, check_names, parse
+from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
+from tiercel.token_models import made_tokens, stored_token_model
 
 if TYPE_CHECKING:
     from tiercel.index.bm25 import BM25
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from tiercel.index.view import View
     from tiercel.models.description import ModelFamily
     from tiercel.models.encoder import OnnxEncoder
-    from tiercel.protocols import Retriever
-    from tiercel.retrieve.cascade import Cascade
+    from tiercel.protocols import Reranker, Retriever, TokenEncoder
+    from tiercel.retrieve.cascade import Cascade, RerankStep
 
 RECALL_LEGS = ("bm25", "dense")
 
@@ -69,8 +71,8 @@ def make_pipeline(
 ) -> Cascade:
     """Wire the stages of a pipeline to an index, loading the models they need.
 
-    Raises UsageError for a stage that is not known or a filter that does not fit, IndexStoreError for a leg that the
-    index lacks or whose encoder is not the one that made the vectors.
+    Raises UsageError for a stage that is not known or a filter that does not fit, IndexStoreError for a leg or a stage
+    that asks for what the index lacks, or whose encoder is not the one that made the vectors.
     """
     (pipeline,) = make_pipelines(index, [spec], settings=settings, options=options)
     return pipeline
@@ -80,7 +82,7 @@ def make_pipelines(
     index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, options: SearchOptions = ANYTHING
 ) -> list[Cascade]:
     """The same for several pipelines; a leg that several of them use is loaded once. All names are checked first."""
-    from tiercel.retrieve.cascade import Cascade, RerankStep
+    from tiercel.retrieve.cascade import Cascade
     from tiercel.retrieve.fusion import Fusion, FusionLeg
 
     for spec in specs:
@@ -93,19 +95,20 @@ def make_pipelines(
         )
     views = index.filtered(options.where)
     used = {(leg.name, leg.model) for spec in specs for leg in spec.recall.legs}
+    models = _Models(index, settings)
     retrievers = {
-        (name, model): _retriever(index, views, name, model, settings=settings, options=options)
-        for name, model in sorted(used)
+        (name, model): _retriever(models, views, name, model, options=options) for name, model in sorted(used)
     }
+    workshop = Workshop(settings, options.reranking or RerankOptions(), options.say, models.tokens())
     rerankers = {
-        model: make_reranker(model, settings=settings, options=options.reranking, say=options.say)
-        for model in sorted({stage.model for spec in specs for stage in spec.reranks})
+        (name, model): make_stage(name, model, workshop)
+        for name, model in sorted({(stage.name, stage.model) for spec in specs for stage in spec.reranks})
     }
     pipelines = []
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-        steps = [RerankStep(str(stage), rerankers[stage.model], stage.keep) for stage in spec.reranks]
+        steps = [_step(stage, rerankers[stage.name, stage.model]) for stage in spec.reranks]
         pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
 
@@ -143,16 +146,18 @@ def export_model(
     settings: Settings,
     family: ModelFamily = "encoder",
     precision: Precision | None = None,
+    backend: Backend | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Export a model into the user's cache, unless it is there; returns its folder."""
+    from tiercel.models.forms import Wanted
     from tiercel.models.zoo import prepare_model
 
     return prepare_model(
         name,
         family=family,
+        wanted=Wanted(precision, backend, settings.provider),
         cache_dir=settings.cache_dir,
-        precision=precision,
         offline=settings.offline,
         progress=say,
     )
@@ -162,29 +167,61 @@ def _leg_name(leg: Leg) -> str:
     return f"{leg.name}:{leg.model}" if leg.model else leg.name
 
 
-def _retriever(
-    index: Index, views: Sequence[View], name: str, model: str, *, settings: Settings, options: SearchOptions
-) -> Retriever:
+class _Models:
+    """The models that an index names, each loaded once for all pipelines."""
+
+    def __init__(self, index: Index, settings: Settings) -> None:
+        self.index = index
+        self.settings = settings
+        self.encoder = cache(self._encoder)
+
+    def tokens(self) -> IndexTokens:
+        """What the stage `late` finds in the index; the model is loaded when it is asked for."""
+        from tiercel.index.stored_tokens import StoredTokens
+
+        record = self.index.manifest.settings.tokens
+        return IndexTokens(record, StoredTokens(self.index.views), self._token_encoder, str(self.index.path))
+
+    def _encoder(self, model: str) -> OnnxEncoder:
+        record = self.index.manifest.settings.encoder
+        if record is None:
+            raise IndexStoreError(
+                "the index has no vectors",
+                where=str(self.index.path),
+                expected="an index built with an encoder for the stage 'dense'",
+                next_step="Use --pipeline bm25, or build the index again without --encoder none.",
+            )
+        return query_encoder(self.index.path, record, model, settings=self.settings)
+
+    def _token_encoder(self) -> TokenEncoder:
+        record = self.index.manifest.settings.tokens
+        if record is None:
+            raise IndexStoreError("the index has no token vectors", where=str(self.index.path))
+        if record.of_encoder:
+            return made_tokens(self.index.path, record, self.encoder("").tokens)
+        return stored_token_model(self.index.path, record, settings=self.settings)
+
+
+def _step(stage: RerankStage, reranker: Reranker) -> RerankStep:
+    from tiercel.retrieve.cascade import RerankStep
+
+    reads = getattr(reranker, "reads", True)
+    return RerankStep(str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=reads)
+
+
+def _retriever(models: _Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:
+    threads = models.settings.threads
     if name == "bm25":
         if model:
             raise UsageError(f"the leg bm25 with the model {model!r}", expected="bm25, which runs no model")
         from tiercel.index.lexical import LexicalRetriever
 
         return LexicalRetriever(
-            views, index.analyzer, parameters=options.parameters, passages=options.passages, threads=settings.threads
+            views, models.index.analyzer, parameters=options.parameters, passages=options.passages, threads=threads
         )
     from tiercel.index.dense import DenseRetriever
 
-    record = index.manifest.settings.encoder
-    if record is None:
-        raise IndexStoreError(
-            "the index has no vectors",
-            where=str(index.path),
-            expected="an index built with an encoder for the stage 'dense'",
-            next_step="Use --pipeline bm25, or build the index again without --encoder none.",
-        )
-    encoder = query_encoder(index.path, record, model, settings=settings)
-    return DenseRetriever(views, encoder, passages=options.passages, threads=settings.threads)
+    return DenseRetriever(views, models.encoder(model), passages=options.passages, threads=threads)
 
 
 def query_encoder(path: Path, record: EncoderRecord, model: str, *, settings: Settings) -> OnnxEncoder:

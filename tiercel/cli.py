@@ -11,7 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from tiercel.commands.comparing import compare
 from tiercel.commands.evaluating import evaluate
+from tiercel.commands.fusing import fuse
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
@@ -51,6 +53,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compact": compact,
     "search": search,
     "eval": evaluate,
+    "compare": compare,
+    "fuse": fuse,
     "rerank": rerank,
     "mine": mine,
     "train": train,

@@ -10,8 +10,14 @@ from typing import Literal, TypeAlias
 
 from tiercel.errors import UsageError
 
-Precision: TypeAlias = Literal["int8", "fp32"]
-"""Number format of a model's weights."""
+Precision: TypeAlias = Literal["int8", "bf16", "fp16", "fp32"]
+"""Number format that a model's matrix products are computed in."""
+
+Backend: TypeAlias = Literal["onnxruntime", "openvino"]
+"""What runs a model; `tiercel.models.forms` says which precisions each of them runs."""
+
+TokenCodec: TypeAlias = Literal["fp16", "int8", "4bit", "2bit"]
+"""How token vectors are kept, the most exact first: see `tiercel.index.residual`."""
 
 OnDuplicate: TypeAlias = Literal["refuse", "last"]
 """What happens to an id that comes twice in what is added at once: nothing is added, or the last one counts."""
@@ -30,7 +36,8 @@ class Settings:
     Attributes:
         cache_dir: where exported models are kept (`TIERCEL_CACHE_DIR`, else the user's cache folder).
         offline: never ask a model hub (`TIERCEL_OFFLINE=1`, or `HF_HUB_OFFLINE=1`).
-        provider: what runs the networks, `cpu` or `cuda` (`TIERCEL_PROVIDER`); refused where it is not there.
+        provider: what runs the networks: `cpu`, `cuda`, `tensorrt`, or `auto`, the best that starts
+            (`TIERCEL_PROVIDER`); refused where it is not there.
         threads: threads for encoding and search (`TIERCEL_THREADS`, else the processors this process may use).
     """
 

@@ -14,7 +14,8 @@ from tiercel.data.queries import read_queries
 from tiercel.errors import IndexStoreError, InputError
 from tiercel.evaluation.measures import parse_measures
 from tiercel.evaluation.report import evaluate_pipeline
-from tiercel.indexing import IndexOptions, index_documents
+from tiercel.index_settings import IndexOptions
+from tiercel.indexing import index_documents
 from tiercel.retrieve.spec import parse
 from tiercel.screen import counting, print_rankings, say
 from tiercel.types import Query, QueryId
@@ -70,7 +71,9 @@ def run_demo(data: Path | None, index: Path | None, *, settings: Settings) -> No
     encoder = opened.manifest.settings.encoder
     typer.echo(f"{source.resolve().name} test, {last.queries} queries, title + text, depth 100")
     if encoder is not None:
-        typer.echo(f"BM25 k1=0.9 b=0.4; {encoder.name}, {encoder.precision}, {encoder.max_tokens} tokens; RRF k=60")
+        typer.echo(
+            f"BM25 k1=0.9 b=0.4; {encoder.name}, {encoder.precision}, {encoder.max_tokens} tokens; fused by minmax"
+        )
     typer.echo(f"{'stage':<16}{'nDCG@10':>9}{'RR@10':>9}{'R@100':>9}   published nDCG@10")
     for row in report.rows:
         figures = "".join(f"{row.result.means[name]:9.4f}" for name in ("nDCG@10", "RR@10", "R@100"))

@@ -17,9 +17,12 @@ Status = Literal["ok", "note", "fails"]
 
 _NEEDED = (
     "numpy", "pyarrow", "faiss-cpu", "onnxruntime", "tokenizers", "numba", "PyStemmer", "typer", "rich", "ir-measures",
-    "filelock", "platformdirs", "beautifulsoup4", "orjson", "huggingface-hub", "sentencex",
+    "filelock", "platformdirs", "beautifulsoup4", "orjson", "huggingface-hub", "sentencex", "scipy",
 )  # fmt: skip
-_OPTIONAL = dict.fromkeys(("torch", "sentence-transformers", "onnx", "onnxscript"), "exporting models")
+_OPTIONAL = {
+    **dict.fromkeys(("torch", "sentence-transformers", "onnx", "onnxscript"), ("exporting models", "torch")),
+    "openvino": ("running models with OpenVINO", "openvino"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Check:
 
 def examine(settings: Settings) -> list[Check]:
     """Every check, in reading order."""
-    return [*_machine(settings), *_packages(), *_runtime(), *_models(settings), *_cache(settings)]
+    return [*_machine(settings), *_packages(), *_runtime(settings), *_models(settings), *_cache(settings)]
 
 
 def _machine(settings: Settings) -> Iterator[Check]:
@@ -54,15 +57,15 @@ def _packages() -> Iterator[Check]:
             yield Check(name, "fails", f"not installed: pip install {name}")
         else:
             yield Check(name, "ok", version)
-    for name, purpose in _OPTIONAL.items():
+    for name, (purpose, extra) in _OPTIONAL.items():
         version = _version(name)
-        missing = f"not installed; needed for {purpose}: pip install 'tiercel[torch]'"
+        missing = f"not installed; needed for {purpose}: pip install 'tiercel[{extra}]'"
         yield Check(name, "note" if version is None else "ok", version or missing)
 
 
-def _runtime() -> Iterator[Check]:
+def _runtime(settings: Settings) -> Iterator[Check]:
     try:
-        from tiercel.models.runtime import available_providers, has_conflicting_distributions
+        from tiercel.models.runtime import has_conflicting_distributions
     except ImportError as error:  # not installed, or not for this machine: the very thing that is asked here
         yield Check("providers", "fails", f"onnxruntime cannot be loaded ({error})")
         return
@@ -73,7 +76,48 @@ def _runtime() -> Iterator[Check]:
             "onnxruntime and onnxruntime-gpu are both installed and own the same module: pip uninstall both, then "
             "install the one you want",
         )
-    yield Check("providers", "ok", ", ".join(available_providers()))
+    yield from _providers(settings)
+    yield from _openvino()
+
+
+def _providers(settings: Settings) -> Iterator[Check]:
+    """Which providers run a graph here, and which cannot be tried."""
+    from tiercel.models.forms import FORMS, providers
+    from tiercel.models.runtime import available_providers, best_provider, check_provider, why_not
+
+    there = available_providers()
+    yield Check("providers", "ok", ", ".join(there))
+    for name in providers():
+        precisions = [form.precision for form in FORMS if (form.backend, form.provider) == ("onnxruntime", name)]
+        reason = why_not(name)
+        if not reason:
+            yield Check(f"onnxruntime on {name}", "ok", f"runs {', '.join(precisions)}")
+        elif name in there:
+            yield Check(f"onnxruntime on {name}", "fails", reason)
+        else:
+            yield Check(f"onnxruntime on {name}", "note", f"could not be tried: {reason}; see tiercel[gpu]")
+    try:
+        if settings.provider == "auto":
+            yield Check("provider asked for", "ok", "auto: {} ({})".format(*best_provider()))
+        else:
+            check_provider(settings.provider)
+            yield Check("provider asked for", "ok", settings.provider)
+    except ModelError as error:
+        yield Check("provider asked for", "fails", str(error))
+
+
+def _openvino() -> Iterator[Check]:
+    if _version("openvino") is None:
+        return
+    try:
+        from tiercel.models.openvino_runtime import has_bf16
+    except ImportError as error:
+        yield Check("openvino on cpu", "fails", f"openvino cannot be loaded ({error})")
+        return
+    if has_bf16():
+        yield Check("openvino on cpu", "ok", "runs int8, bf16, fp32")
+    else:
+        yield Check("openvino on cpu", "note", "runs int8, fp32; this processor does not compute in bf16")
 
 
 def _models(settings: Settings) -> Iterator[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from tiercel.types import DocId, Document, Query, Ranking
+from tiercel.types import DocId, Document, Query, Ranking, Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +45,15 @@ class Retriever(Protocol):
 
 
 class CandidateGroup(NamedTuple):
-    """One query with the candidates that a reranker is to score, in the order of the stage before."""
+    """One query with the candidates that a reranker is to score, in the order of the stage before.
+
+    Where passages are ranked, `documents` hold the text of a passage each and `spans`, aligned with them, say which
+    one of its document that is; () where the candidates are whole documents.
+    """
 
     query: Query
     documents: Sequence[Document]
+    spans: Sequence[Span | None] = ()
 
 
 class Reranker(Protocol):

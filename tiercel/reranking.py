@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
-from tiercel.errors import UsageError
+from tiercel.errors import IndexStoreError, UsageError
+from tiercel.token_models import exported_family, lasting_name, named_token_model
 from tiercel.types import Ranking
 
 if TYPE_CHECKING:
-    from tiercel.protocols import CandidateGroup, Reranker
+    from tiercel.index.manifest import TokensRecord
+    from tiercel.models.description import ModelFamily
+    from tiercel.protocols import CandidateGroup, Reranker, TokenEncoder
+    from tiercel.rerankers.late_interaction import TokenSource
 
-STAGE = "cross"
-STAGES = (STAGE,)
-"""Names of the stages that rerank."""
+STAGE = "rerank"
+"""What the command that reranks calls its one stage."""
 
+_T = TypeVar("_T")
+
+# What is scored at once. Pairs of like length are looked for among so many, and so much is lost by a stop.
 _GROUPS_AT_ONCE = 32
+_PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +32,61 @@ class RerankOptions:
     """How candidates are scored.
 
     Attributes:
-        precision: of the model; None for int8 (on a GPU fp32), or what an exported folder has.
+        precision: of the model; None for what an exported folder has, or `export --bench` found best, else int8 (on a
+            GPU fp16).
         score: "logit", the model's own number, or "sigmoid", between 0 and 1.
         long: what is done with a document that is longer than the model's window; "first" reads its beginning.
+        overlap: tokens (words, marks) that a window of `long` repeats of the one before, at most.
     """
 
     precision: Precision | None = None
     score: ScoreKind = "logit"
     long: LongStrategy = "first"
+    overlap: int = 0
 
     def __post_init__(self) -> None:
+        if self.overlap and self.long in ("first", "extract"):
+            raise UsageError(
+                f"--overlap with --long {self.long}", expected="max, sum or top3, which read a document in windows"
+            )
         if self.long == "sum" and self.score == "sigmoid":
             raise UsageError("--long sum with --score sigmoid", expected="logits: the sum adds odds, not probabilities")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTokens:
+    """The token vectors of the index whose hits are reranked.
+
+    Attributes:
+        record: which model made them; None where the index has none.
+        source: where they are.
+        encoder: loads the model that made them, for queries.
+        where: the index, for messages.
+    """
+
+    record: TokensRecord | None
+    source: TokenSource
+    encoder: Callable[[], TokenEncoder]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What rerankers are made with. `tokens`: None where what is reranked is not of an index."""
+
+    settings: Settings
+    options: RerankOptions = RerankOptions()
+    say: Callable[[str], None] = lambda line: None
+    tokens: IndexTokens | None = None
+
+
+def make_stage(name: str, model: str, workshop: Workshop) -> Reranker:
+    """The reranker of a stage of STAGES; `model` is a name, a folder or a hub name, "" for the index's own.
+
+    Raises UsageError where a model must be named and is not, IndexStoreError where the index lacks what the stage asks
+    for, and ModelError where the model cannot be had or is of another family.
+    """
+    return STAGES[name](model, workshop)
 
 
 def make_reranker(
@@ -47,38 +96,109 @@ def make_reranker(
     options: RerankOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Reranker:
-    """A cross-encoder by name, folder or hub name, exported first if need be.
+    """A model that reads candidates, exported first if need be: of an exported folder's family, else a cross-encoder.
 
-    Raises UsageError where no model is named and ModelError where it cannot be had or is none.
+    Raises as `make_stage`.
     """
+    options = options or RerankOptions()
+    family = exported_family(model) if model else None
+    name = _STAGE_OF.get(family or "cross-encoder", "cross")
+    if name == "late" and options.long != "first":
+        raise UsageError(
+            f"--long {options.long} with a model of the family {family}", expected="--long first, or a cross-encoder"
+        )
+    return make_stage(name, model, Workshop(settings, options, say))
+
+
+def _cross(model: str, workshop: Workshop) -> Reranker:
+    """A cross-encoder."""
+    from tiercel.models.forms import Wanted
     from tiercel.models.zoo import prepare_model
     from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
     from tiercel.rerankers.long_documents import LongDocuments
 
-    options = options or RerankOptions()
+    settings, options = workshop.settings, workshop.options
     if not model:
-        raise UsageError(f"the stage {STAGE} without a model", expected=f"{STAGE}:MODEL, a folder or a hub name")
+        raise UsageError("the stage cross without a model", expected="cross:MODEL, a folder or a hub name")
     folder = prepare_model(
         model,
         family="cross-encoder",
+        wanted=Wanted(options.precision, provider=settings.provider),
         cache_dir=settings.cache_dir,
-        precision=options.precision or (None if settings.provider == "cpu" else "fp32"),
         offline=settings.offline,
-        progress=say,
+        progress=workshop.say,
     )
     reranker = OnnxCrossEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
     if options.long == "first":  # the model cuts by its own pieces, to the last that fits
         return reranker
-    return LongDocuments(reranker, options.long, window=reranker.tokenizer.room, pieces=reranker.tokenizer.count)
+    tokens = reranker.tokenizer
+    return LongDocuments(reranker, options.long, window=tokens.room, overlap=options.overlap, pieces=tokens.count)
 
 
-def rerank(reranker: Reranker, groups: Iterable[CandidateGroup], *, keep: int) -> Iterator[Ranking]:
-    """Score the candidates of every group; one Ranking each, in order. Groups are scored many at a time."""
-    waiting = iter(groups)
-    while batch := list(islice(waiting, _GROUPS_AT_ONCE)):
-        for group, scores in zip(batch, reranker.score(batch), strict=True):
-            ids = [document.id for document in group.documents]
-            yield Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep)
+def _late(model: str, workshop: Workshop) -> Reranker:
+    """Late interaction: with the index's token vectors where the model made them, else with vectors made as asked."""
+    from tiercel.rerankers.late_interaction import LateInteraction
+
+    settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
+    if options.score == "sigmoid":
+        raise UsageError("--score sigmoid with late interaction", expected="--score logit: its scores are no logits")
+    record = tokens.record if tokens else None
+    if not model:
+        if tokens is None or record is None:
+            raise IndexStoreError(
+                "the index has no token vectors",
+                where=tokens.where if tokens else "",
+                expected="an index made with --tokens for the stage 'late'",
+                next_step="Name a model, as in late:MODEL, or build the index again with --tokens 2bit.",
+            )
+        return LateInteraction(tokens.encoder(), stored=tokens.source, threads=settings.threads)
+    meant = record if record and record.name == lasting_name(model) else None
+    encoder = named_token_model(
+        model,
+        settings=settings,
+        family=meant.family if meant else None,
+        precision=options.precision or (meant.precision if meant else None),
+        say=workshop.say,
+    ).encoder
+    stored = tokens.source if tokens and record and record.fingerprint == encoder.fingerprint else None
+    if stored is None and tokens is not None:
+        workshop.say(
+            f"late:{model}: the index has no token vectors of this model, so candidates are encoded as they come"
+        )
+    return LateInteraction(encoder, stored=stored, threads=settings.threads)
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late}
+"""What makes the reranker of each stage, by the stage's name."""
+
+_STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}
+
+
+def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """The items in order, as many together as are well scored at once; `pairs_of` tells the pairs of one.
+
+    Where the batches begin follows from the items alone: those behind a place do not move what is before it.
+    """
+    batch: list[_T] = []
+    pairs = 0
+    for item in items:
+        count = pairs_of(item)
+        if batch and (len(batch) == _GROUPS_AT_ONCE or pairs + count > _PAIRS_AT_ONCE):
+            yield batch
+            batch, pairs = [], 0
+        batch.append(item)
+        pairs += count
+    if batch:
+        yield batch
+
+
+def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -> list[Ranking]:
+    """Score the candidates of all groups at once; one Ranking each, in order."""
+    rankings = []
+    for group, scores in zip(groups, reranker.score(groups), strict=True):
+        ids = [document.id for document in group.documents]
+        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep))
+    return rankings
 
 
 def what_was_read(reranker: Reranker) -> str:
@@ -86,7 +206,10 @@ def what_was_read(reranker: Reranker) -> str:
     cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
     read = []
     if cost is not None:
-        read.append(f"{cost.tokens:,} tokens in {cost.pairs:,} windows, {cost.windows_per_document:.1f} a document")
+        overlap = getattr(reranker, "overlap", 0)
+        shared = f" that overlap by up to {overlap}" if overlap else ""
+        windows = f"{cost.pairs:,} windows{shared}, {cost.windows_per_document:.1f} a document"
+        read.append(f"{cost.tokens:,} tokens in {windows}")
     if truncated:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
     return "; ".join(read)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 import typer
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from tiercel.data.candidates import Candidates
     from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
     from tiercel.evaluation.report import PipelineReport
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
+    from tiercel.models.bench import BenchReport
     from tiercel.models.zoo import KnownModel
-    from tiercel.types import Document, Hit, Ranking
+    from tiercel.types import DocId, Document, Hit, Ranking
 
 _T = TypeVar("_T")
 _SNIPPET = 160
@@ -51,19 +53,33 @@ def shown(text: str) -> str:
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+class Progress(Protocol):
+    """Is told how many are done, and what else there is to say."""
+
+    def __call__(self, done: int, note: str = "", /) -> None:
+        """So many are done, those of before included."""
+
+
 @contextlib.contextmanager
-def counting(what: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def counting(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
     """A progress line on stderr, if that is a terminal; the function given is told how many are done."""
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, note="", /: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+    columns = [
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(unit),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+    ]
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as line:
+        task = line.add_task(what, total=total, note="")
+        yield lambda done, note="", /: line.update(task, completed=done, note=note)
 
 
 def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> Iterator[list[_T]]:
@@ -86,21 +102,21 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, 
         if not sys.stdout.isatty():
             for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
                 text = document.title if document.title and hit.span is None else _matched(document, hit)
-                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), _line(text)]
+                cells = [str(rank), f"{hit.score:.6f}", shown(hit.doc_id), one_line(text)]
                 typer.echo("\t".join([shown(ranking.query.id), *cells] if several else cells))
             continue
         from rich.table import Table
         from rich.text import Text
 
-        title = Text(_line(ranking.query.text))
+        title = Text(one_line(ranking.query.text))
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_lines=True)
         table.add_column("", justify="right", style="dim")
         table.add_column("score", justify="right")
         table.add_column("id", overflow="fold", style="cyan")
         table.add_column("document")
         for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
-            body = Text(_line(document.title), style="bold")
-            body.append(("\n" if document.title else "") + _line(_matched(document, hit)), style="not bold")
+            body = Text(one_line(document.title), style="bold")
+            body.append(("\n" if document.title else "") + one_line(_matched(document, hit)), style="not bold")
             table.add_row(str(rank), f"{hit.score:.4f}", Text(shown(hit.doc_id)), body)
         _stdout().print(table)
 
@@ -113,35 +129,33 @@ def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str
     for ranking in rankings:
         if not ranking.hits:
             _say_empty(ranking, index, where)
-        documents = index.get(ranking.doc_ids)
-        hits = [
-            {
-                "rank": rank,
-                "doc_id": hit.doc_id,
-                "score": hit.score,
-                **({"span": hit.span} if hit.span else {}),
-                "title": document.title,
-                "text": _matched(document, hit),
-                **({"metadata": dict(document.metadata)} if document.metadata else {}),
-            }
-            for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1)
-        ]
-        _print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+        _print_ranking_json(ranking, index.get(ranking.doc_ids), {})
 
 
-def print_reranked(rankings: Iterable[Ranking]) -> None:
-    """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score)."""
-    for ranking in rankings:
-        hits = [
-            {"rank": rank, "doc_id": hit.doc_id, "score": hit.score} for rank, hit in enumerate(ranking.hits, start=1)
-        ]
-        _print_json(
-            {"query_id": ranking.query.id, "query": ranking.query.text, "stage": ranking.stage, "hits": hits},
-            indent=False,
-        )
+def print_reranked(rankings: Iterable[tuple[Ranking, Candidates]]) -> None:
+    """The same of candidates; a hit also has its retrieval_score where the candidate came with a score."""
+    for ranking, candidates in rankings:
+        documents = {document.id: document for document in candidates.group.documents}
+        scores = dict(zip(documents, candidates.scores, strict=True))
+        _print_ranking_json(ranking, [documents[doc_id] for doc_id in ranking.doc_ids], scores)
+
+
+def _print_ranking_json(
+    ranking: Ranking, documents: Sequence[Document], retrieved: Mapping[DocId, float | None]
+) -> None:
+    hits = []
+    for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
+        record: dict[str, Any] = {"rank": rank, "doc_id": hit.doc_id, "score": hit.score}
+        if (score := retrieved.get(hit.doc_id)) is not None:
+            record["retrieval_score"] = score
+        if hit.span:
+            record["span"] = hit.span
+        record |= {"title": document.title, "text": _matched(document, hit)}
+        if document.metadata:
+            record["metadata"] = dict(document.metadata)
+        hits.append(record)
+    line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
+    print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
 
 
 def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
@@ -155,7 +169,7 @@ def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "")
 def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bool) -> None:
     """Every stage of every pipeline with its measures, and the latency of the whole."""
     if as_json:
-        _print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
+        print_json({"pipelines": {name: report.to_json() for name, report in reports.items()}})
         return
     for name, report in reports.items():
         measures = [str(measure) for measure in report.rows[-1].result.measures]
@@ -163,7 +177,7 @@ def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bo
             [row.stage, *(f"{row.result.means[measure]:.4f}" for measure in measures), f"{row.hits_per_query:.1f}"]
             for row in report.rows
         ]
-        _print_table(["stage", *measures, "hits"], rows, title=name)
+        print_table(["stage", *measures, "hits"], rows, title=name)
         last = report.rows[-1].result
         notes = [f"{last.queries} judged queries, depth {report.keep}, computed by {last.evaluator}"]
         if report.latency is not None:
@@ -176,7 +190,7 @@ def print_pipeline_reports(reports: Mapping[str, PipelineReport], *, as_json: bo
             notes.append(f"{last.missing_queries} judged queries are not among the queries and count 0")
         if report.unjudged_queries:
             notes.append(f"{report.unjudged_queries} queries have no judgments and were left out")
-        _print_notes(notes)
+        print_notes(notes)
 
 
 def print_run_results(
@@ -197,11 +211,11 @@ def print_run_results(
             }
             for name, result in results.items()
         }
-        _print_json({"runs": runs})
+        print_json({"runs": runs})
         return
     measures = [str(measure) for measure in next(iter(results.values())).measures]
     rows = [[name, *(f"{result.means[measure]:.4f}" for measure in measures)] for name, result in results.items()]
-    _print_table(["run", *measures], rows)
+    print_table(["run", *measures], rows)
     notes = []
     for name, result in results.items():
         notes.append(f"{name}: {result.queries} judged queries, computed by {result.evaluator}")
@@ -211,13 +225,13 @@ def print_run_results(
             notes.append(f"{name}: {result.unjudged_queries} queries of the run have no judgments and were left out")
         if tied := tied_queries(rankings[name]):
             notes.append(f"{name}: {tied} queries have tied scores; ties are broken by document id, ascending")
-    _print_notes(notes)
+    print_notes(notes)
 
 
 def print_deleted(done: Deleted, *, as_json: bool) -> None:
     """How many documents were deleted, how many are left, which ids were not there."""
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
         return
     typer.echo(f"{done.deleted} deleted, {done.documents} left")
 
@@ -226,7 +240,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
     """What an index holds: documents, segments, sizes, settings."""
     manifest = index.manifest
     if as_json:
-        _print_json(
+        print_json(
             {
                 "path": str(index.path),
                 "documents": manifest.documents,
@@ -253,6 +267,9 @@ def print_info(index: Index, *, as_json: bool) -> None:
         rows.append(["encoder", f"{encoder.name} ({details}, {encoder.fingerprint[:16]})"])
     else:
         rows.append(["encoder", "none: BM25 only"])
+    if kept := settings.tokens:
+        details = f"{kept.precision}, {kept.dimension} dimensions, {kept.max_tokens} tokens, {kept.fingerprint[:16]}"
+        rows.append(["tokens", f"{kept.codec} by {kept.name} ({details})"])
     if settings.chunking:
         rows.append(["passages", f"{manifest.rows:,}: {settings.chunking} ({settings.chunking_fingerprint})"])
     if settings.context != ("title",):
@@ -262,7 +279,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
         more = [f"and {len(named) - _COLUMNS_SHOWN} more"] if len(named) > _COLUMNS_SHOWN else []
         rows.append(["columns", ", ".join(named[:_COLUMNS_SHOWN] + more)])
     rows += [[f"segment {record.id}", _described_segment(record)] for record in manifest.segments]
-    _print_table(["", ""], rows, header=False)
+    print_table(["", ""], rows, header=False)
 
 
 def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
@@ -276,7 +293,20 @@ def _segment_facts(record: SegmentRecord) -> dict[str, Any]:
         "terms": record.terms,
         "truncated": record.truncated,
         "ann": asdict(record.ann) if record.ann else None,
+        "tokens": _token_facts(record),
         "bytes": _bytes_by_part(record),
+    }
+
+
+def _token_facts(record: SegmentRecord) -> dict[str, Any] | None:
+    if record.tokens is None:
+        return None
+    vectors, codes = record.tokens.vectors, record.files["tokens/codes.u8"].size_bytes
+    return {
+        "vectors": vectors,
+        "truncated": record.tokens.truncated,
+        "per_row": vectors / max(1, record.rows),
+        "bytes_per_token": codes / max(1, vectors),
     }
 
 
@@ -291,6 +321,10 @@ def _described_segment(record: SegmentRecord) -> str:
             f"ann {record.ann.factory}"
             + ("" if found is None else f" (recall@100 {found:.3f} at effort {record.ann.effort})")
         )
+    if tokens := _token_facts(record):
+        cut = f", {tokens['truncated']:,} rows cut" if tokens["truncated"] else ""
+        each = f"{tokens['per_row']:.1f} a row, {tokens['bytes_per_token']:.0f} bytes each"
+        facts.append(f"{tokens['vectors']:,} token vectors ({each}{cut})")
     parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record).items())
     return f"{', '.join(facts)}; {parts}"
 
@@ -298,42 +332,84 @@ def _described_segment(record: SegmentRecord) -> str:
 def print_verified(index: Index, *, as_json: bool) -> None:
     """That every byte of an index is as it was written, and how many there are."""
     if as_json:
-        _print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
+        print_json({"path": str(index.path), "documents": len(index), "bytes": index.size_bytes(), "intact": True})
         return
     size = index.size_bytes()
     legs = "the same documents in every leg"
     typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written, {legs}")
 
 
-def print_model(folder: Path) -> None:
+def print_model(folder: Path, *, as_json: bool = False) -> None:
     """What an exported model is, and how near it is to its source."""
     from tiercel.models.description import read_description
 
     description = read_description(folder)
+    if as_json:
+        facts = asdict(description)
+        del facts["probe"]
+        print_json({**facts, "folder": str(folder)})
+        return
     rows = [
         ["model", f"{description.name} ({description.source})"],
         ["family", description.family],
         ["folder", str(folder)],
+        ["backend", description.backend],
         ["precision", description.precision],
         *([["dimension", str(description.dimension)]] if description.dimension else []),
         ["max tokens", str(description.max_tokens)],
+        *([["max query tokens", str(query["max_tokens"])]] if (query := description.extra.get("query")) else []),
         ["graph", description.graph],
         ["licence", description.licence or "not stated"],
         *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),
         ["fingerprint", description.fingerprint],
     ]
-    _print_table(["", ""], rows, header=False)
+    print_table(["", ""], rows, header=False)
+
+
+def print_bench(report: BenchReport, *, as_json: bool) -> None:
+    """How fast a model is in each form, how near to torch, and which form later uses take."""
+    from tiercel.models.bench import MIN_SPEARMAN, MIN_TOP10
+
+    if as_json:
+        print_json(
+            {
+                "unit": report.unit,
+                "forms": [asdict(found) for found in report.figures],
+                "left_out": list(report.left_out),
+                "bar": {"spearman": MIN_SPEARMAN, "top10": MIN_TOP10},
+                "best": asdict(report.best),
+                "kept": str(report.kept),
+            }
+        )
+        return
+    rows = [
+        [
+            found.name,
+            f"{found.rate:,.1f}",
+            f"{found.ratio:.2f}",
+            f"{found.spearman:.4f}",
+            f"{found.top10:.3f}",
+            _size(found.size_bytes) if found.size_bytes else "",
+        ]
+        for found in report.figures
+    ]
+    print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
+    notes = [f"not measured: {line}" for line in report.left_out]
+    bar = f"of those with a rank correlation of {MIN_SPEARMAN} and {MIN_TOP10} of the ten best of torch fp32"
+    notes.append(f"later uses of this model take {report.best}, the fastest {bar}; kept in {report.kept}")
+    print_notes(notes)
 
 
 def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
     """What models this machine has: name, family, precision, size, licence, digest, folder."""
     if as_json:
-        _print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
+        print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
         return
     rows = [
         [
             model.name,
             model.family or "bundled, not exported",
+            model.backend,
             model.precision,
             _size(model.size_bytes),
             model.licence or "not stated",
@@ -342,15 +418,15 @@ def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
         ]
         for model in models
     ]
-    _print_table(["model", "family", "precision", "size", "licence", "digest", "folder"], rows)
+    print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
 
 
 def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     """What `doctor` found."""
     if as_json:
-        _print_json({"checks": [asdict(check) for check in checks]})
+        print_json({"checks": [asdict(check) for check in checks]})
         return
-    _print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
+    print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
 def _say_empty(ranking: Ranking, index: Index, where: str) -> None:
@@ -367,7 +443,8 @@ def _matched(document: Document, hit: Hit) -> str:
     return document.text[slice(*hit.span)] if hit.span else document.text
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The start of a text on one line, fit for any terminal."""
     flat = " ".join(text[: 4 * _SNIPPET].split())
     return shown(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
 
@@ -386,9 +463,8 @@ def _bytes_by_part(record: SegmentRecord) -> dict[str, int]:
     return sizes
 
 
-def _print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", header: bool = True
-) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", header: bool = True) -> None:
+    """Rows of cells under their columns: aligned on a terminal, separated by tabs elsewhere."""
     if not sys.stdout.isatty():
         if title:
             typer.echo(f"# {title}")
@@ -407,12 +483,14 @@ def _print_table(
     _stdout().print(table)
 
 
-def _print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
+    """What one should know about a table, on stderr."""
     for note in notes:
         say(note)
 
 
-def _print_json(value: object, *, indent: bool = True) -> None:
+def print_json(value: object, *, indent: bool = True) -> None:
+    """One JSON value: over several lines, or on one."""
     # orjson escapes the controls up to 0x1f only; in JSON a control can stand nowhere but inside a string.
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode()
     typer.echo(_HIGH_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

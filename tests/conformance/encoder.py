@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tiercel.protocols import Encoder
+from tiercel.protocols import Encoder, JointEncoder
 
 TEXTS = [
     "a falcon hunts",
@@ -59,3 +59,29 @@ class EncoderConformance:
         encoder.encode_documents(TEXTS)
         assert before
         assert encoder.fingerprint == before
+
+
+class JointEncoderConformance(EncoderConformance):
+    """Inherit it and define a fixture `encoder` that returns the joint encoder under test."""
+
+    joint_tolerance = 0.0
+    """How far joint vectors may be from those made apart; 0 asks for the same bits."""
+
+    @pytest.fixture
+    def encoder(self) -> JointEncoder:
+        raise NotImplementedError("supply the encoder under test")
+
+    def test_it_is_known_as_joint(self, encoder: JointEncoder) -> None:
+        assert isinstance(encoder, JointEncoder)
+
+    def test_one_pass_gives_what_two_give(self, encoder: JointEncoder) -> None:
+        vectors, tokens = encoder.encode_documents_jointly([*TEXTS, ""])
+        np.testing.assert_allclose(vectors, encoder.encode_documents([*TEXTS, ""]), rtol=0, atol=self.joint_tolerance)
+        for matrix, alone in zip(tokens, encoder.tokens.encode_documents([*TEXTS, ""]), strict=True):
+            np.testing.assert_allclose(matrix, alone, rtol=0, atol=self.joint_tolerance)
+
+    def test_no_texts_give_nothing_jointly(self, encoder: JointEncoder) -> None:
+        vectors, tokens = encoder.encode_documents_jointly([])
+        assert vectors.shape == (0, encoder.dimension)
+        assert vectors.dtype == np.float32
+        assert tokens == []

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.candidates import groups_from_run, read_groups
-from tiercel.data.corpus import read_documents
-from tiercel.data.queries import read_queries
-from tiercel.data.runs import read_run
+from tiercel.data.candidates import Candidates, HeldDocuments, named_by, queries_of_run, read_candidates
 from tiercel.errors import InputError
 from tiercel.protocols import CandidateGroup
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
@@ -31,9 +26,14 @@ def ranking(name: str, *doc_ids: str, text: str = "") -> Ranking:
     return Ranking.from_scores(query(name, text), ids, range(len(ids), 0, -1), stage="bm25", keep=len(ids))
 
 
+def candidates(asked: Query, *documents: Document, scores: Sequence[float | None] | None = None) -> Candidates:
+    """As they are read, none of them with a score if none is given."""
+    return Candidates(CandidateGroup(asked, list(documents)), tuple(scores or [None] * len(documents)))
+
+
 def refused(path: Path) -> InputError:
     with pytest.raises(InputError) as caught:
-        list(read_groups(path))
+        list(read_candidates(path))
     return caught.value
 
 
@@ -44,33 +44,51 @@ def test_strings_and_objects(write: Write) -> None:
         '\n{"query_id": 7, "query": "", "documents": [], "history": ["and?"], "context": [1]}\r\n'
         '{"query_id": "k", "query": "u", "documents": [{"_id": 5, "text": "t", "title": null, "year": 2021}]}',
     )
-    assert list(read_groups(path)) == [
-        CandidateGroup(query("1", "fast birds"), [document("0", "one"), document("x", "two", "T"), document("2", "")]),
-        CandidateGroup(query("7", "", "and?"), []),
-        CandidateGroup(query("k", "u"), [Document(DocId("5"), "t", "", {"year": 2021})]),
+    assert list(read_candidates(path)) == [
+        candidates(query("1", "fast birds"), document("0", "one"), document("x", "two", "T"), document("2", "")),
+        candidates(query("7", "", "and?")),
+        candidates(query("k", "u"), Document(DocId("5"), "t", "", {"year": 2021})),
     ]
+
+
+def test_scores_of_the_stage_before_are_kept_apart(write: Write) -> None:
+    path = write(
+        "c.jsonl", '{"query": "q", "documents": [{"text": "t", "score": 2}, "s", {"text": "", "score": null}]}'
+    )
+    documents = [document("0", "t"), document("1", "s"), document("2", "")]
+    assert list(read_candidates(path)) == [candidates(query("1", "q"), *documents, scores=[2.0, None, None])]
+
+
+def test_what_search_prints_is_read(write: Write) -> None:
+    hits = (
+        '[{"rank": 1, "doc_id": "b", "score": 1.5, "retrieval_score": 9, "title": "T", "text": "x", '
+        '"metadata": {"year": 2021}}, {"rank": 2, "doc_id": "a", "score": 1, "span": [0, 1], "title": "", "text": "y"}]'
+    )
+    path = write("c.jsonl", f'{{"query_id": "q", "query": "birds", "stage": "bm25", "hits": {hits}}}')
+    first, second = (Document(DocId("b"), "x", "T", {"year": 2021}), Document(DocId("a"), "y", "", {"span": [0, 1]}))
+    assert list(read_candidates(path)) == [candidates(query("q", "birds"), first, second, scores=[1.5, 1.0])]
 
 
 def test_standard_input(feed_stdin: FeedStdin) -> None:
     feed_stdin(b'{"query": "q", "documents": ["a", "b"]}\n')
-    assert list(read_groups("-")) == [CandidateGroup(query("1", "q"), [document("0", "a"), document("1", "b")])]
+    assert list(read_candidates("-")) == [candidates(query("1", "q"), document("0", "a"), document("1", "b"))]
 
 
 def test_an_empty_file(write: Write) -> None:
-    assert list(read_groups(write("c.jsonl", ""))) == []
-    assert list(read_groups(write("d.jsonl", "\n \n"))) == []
+    assert list(read_candidates(write("c.jsonl", ""))) == []
+    assert list(read_candidates(write("d.jsonl", "\n \n"))) == []
 
 
 def test_lines_are_read_as_they_are_asked_for(write: Write) -> None:
-    groups = read_groups(write("c.jsonl", '{"query": "q", "documents": ["a"]}\nnot JSON\n'))
-    assert next(groups).query.text == "q"
+    lines = read_candidates(write("c.jsonl", '{"query": "q", "documents": ["a"]}\nnot JSON\n'))
+    assert next(lines).group.query.text == "q"
     with pytest.raises(InputError, match="this is not JSON"):
-        next(groups)
+        next(lines)
 
 
 def test_a_file_that_is_not_there_is_noticed_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        read_groups(tmp_path / "none.jsonl")
+        read_candidates(tmp_path / "none.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,16 @@ def test_a_file_that_is_not_there_is_noticed_at_the_call(tmp_path: Path) -> None
             "a string or a whole number",
         ),
         (
+            '{"query": "q", "documents": [{"text": "a", "score": "high"}]}',
+            "the string 'high' as 'score' of the document at position 0",
+            "a finite number",
+        ),
+        (
+            '{"query": "q", "hits": ["a", 3]}',
+            "the number 3 at position 1 of 'hits'",
+            'a string or an object with "text"',
+        ),
+        (
             '{"query": "q", "documents": [{"id": 1, "text": "a"}, "b"]}',
             "document '1' a second time, at position 1",
             "each id once in 'documents'; a document without one goes by its position, 0 the first",
@@ -118,7 +146,7 @@ def test_a_missing_key_says_what_a_line_is(write: Write) -> None:
     path = write("c.jsonl", '{"query": "q"}\n')
     assert str(refused(path)) == (
         f"{path}:1: no 'documents'; expected a list of strings and objects. "
-        'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …}, …]}'
+        'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]}'
     )
 
 
@@ -129,68 +157,55 @@ def test_each_query_once(write: Write) -> None:
     assert error.found == f"the query id '2' a second time; the first is at {path}:1"
 
 
-def test_a_run_with_its_queries_and_a_corpus() -> None:
+def test_the_queries_of_a_run() -> None:
+    run = [ranking("2", "a", text="of the run"), ranking("1"), ranking("3", "a", text="of the run")]
+    asked = [query("1", "one"), query("2", "two", "before"), query("4", "not in the run")]
+    assert queries_of_run(run, asked) == [query("2", "two", "before"), query("1", "one"), query("3", "of the run")]
+    # One that is empty on purpose is as good as any.
+    assert queries_of_run([ranking("1", "a")], [query("1", "")]) == [query("1", "")]
+
+
+def test_a_query_without_text_is_refused() -> None:
+    with pytest.raises(InputError, match="no text for the query '1' of the run; expected each query of the run among"):
+        queries_of_run([ranking("1", "a")], [query("2", "x")])
+    with pytest.raises(InputError, match="no text for the query '1' of the run and 1 more; expected"):
+        queries_of_run([ranking("1", "a"), ranking("2"), ranking("3")], [query("2", "x")])
+
+
+def test_documents_that_a_run_names_are_held() -> None:
     read: list[str] = []
 
     def corpus() -> Iterator[Document]:
         for name in "abcde":
             read.append(name)
-            yield document(name, f"text {name}")
+            yield Document(DocId(name), f"text {name}", "T", {"year": 2021})
 
-    found = groups_from_run(
-        [ranking("2", "d", "z", "a"), ranking("1", "b", "d", "y", "z"), ranking("3")],
-        [query("1", "one"), query("2", "two", "before"), query("3", "three"), query("4", "not in the run")],
-        corpus(),
-    )
-    a, b, d = document("a", "text a"), document("b", "text b"), document("d", "text d")
-    assert found.groups == [
-        CandidateGroup(query("2", "two", "before"), [d, a]),
-        CandidateGroup(query("1", "one"), [b, d]),
-        CandidateGroup(query("3", "three"), []),
-    ]
-    assert found.missing == ["z", "y"]
+    ids = named_by([ranking("2", "d", "z", "a"), ranking("1", "b", "d", "y", "z"), ranking("3")])
+    assert ids == ["d", "z", "a", "b", "y"]
+    held = HeldDocuments(ids, corpus())
+    assert held.get([DocId("d"), DocId("a")]) == [document("d", "text d", "T"), document("a", "text a", "T")]
+    assert held.missing(ids) == ["z", "y"]
     assert read == list("abcde")
+    for absent in ("z", "c"):
+        with pytest.raises(InputError, match=f"no document has the id '{absent}'"):
+            held.get([DocId(absent)])
 
 
-def test_a_query_comes_from_the_run_where_the_queries_lack_it() -> None:
-    run = [ranking("1", "a", text="of the run"), ranking("2", "a", text="of the run")]
-    found = groups_from_run(run, [query("2", "of the queries")], [document("a", "")])
-    assert [group.query.text for group in found.groups] == ["of the run", "of the queries"]
-
-
-def test_a_query_without_text_is_refused_before_the_corpus_is_read() -> None:
-    read: list[str] = []
-
-    def corpus() -> Iterator[Document]:
-        read.append("a")
-        yield document("a", "")
-
-    with pytest.raises(InputError, match="no text for the query '1' of the run; expected each query of the run among"):
-        groups_from_run([ranking("1", "a")], [query("2", "x")], corpus())
-    assert read == []
-    # One that is empty on purpose is as good as any.
-    assert groups_from_run([ranking("1", "a")], [query("1", "")], []).missing == ["a"]
+def test_the_digest_of_what_is_held_is_that_of_the_texts() -> None:
+    ids = [DocId("a"), DocId("b")]
+    held = [document("a", "x", "T"), document("c", "not named"), document("b", "y")]
+    digest = HeldDocuments(ids, held).digest()
+    assert digest == HeldDocuments(ids, held[::-1]).digest()
+    changed = [
+        [document("a", "x"), held[2]],
+        [held[0]],
+        [held[0], document("b", "")],
+        [document("a", "T", "x"), held[2]],
+    ]
+    assert len({digest, *(HeldDocuments(ids, documents).digest() for documents in changed)}) == 5
 
 
 def test_a_document_of_the_run_that_comes_twice() -> None:
     corpus = [document("b", "x"), document("b", "y"), document("a", "x"), document("a", "y")]
     with pytest.raises(InputError, match="the document id 'a' a second time; expected each document of the run once"):
-        groups_from_run([ranking("1", "a")], [query("1", "q")], corpus)
-
-
-def test_files_of_the_usual_forms(write: Write) -> None:
-    run = write("r.trec", "q1 Q0 d2 1 2 t\nq1 Q0 d1 2 1 t\n")
-    queries = write("q.tsv", "q1\tfast birds\n")
-    corpus = write("c.tsv", "d1\tone\nd2\ttwo\nd3\tthree\n")
-    found = groups_from_run(read_run(run), read_queries(queries), read_documents([corpus]))
-    assert found.groups == [CandidateGroup(query("q1", "fast birds"), [document("d2", "two"), document("d1", "one")])]
-    assert found.missing == []
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=5), st.sets(st.sampled_from("abcdefgh")))
-def test_groups_and_missing_documents_make_up_the_run(lists: list[list[str]], held: set[str]) -> None:
-    run = [ranking(str(number), *doc_ids, text="q") for number, doc_ids in enumerate(lists)]
-    found = groups_from_run(run, [], [document(name, name) for name in sorted(held)])
-    for group, doc_ids in zip(found.groups, lists, strict=True):
-        assert [candidate.id for candidate in group.documents] == [name for name in doc_ids if name in held]
-    assert found.missing == list(dict.fromkeys(name for doc_ids in lists for name in doc_ids if name not in held))
+        HeldDocuments([DocId("a")], corpus)

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.files import ending_of, read_byte_lines, read_lines, read_text, source_name, write_text
+from tiercel.data.files import (
+    check_target,
+    ending_of,
+    is_stream,
+    read_byte_lines,
+    read_lines,
+    read_text,
+    source_name,
+    write_text,
+)
 from tiercel.errors import InputError
 
 
@@ -255,3 +264,21 @@ def test_standard_output_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
         break_off()
     sys.stdout.write("after\n")
     assert capsys.readouterr().out == "één\nmore\nbefore\nafter\n"
+
+
+def test_targets_are_checked_without_being_opened(tmp_path: Path) -> None:
+    check_target("-")
+    check_target(tmp_path / "new.trec")
+    assert list(tmp_path.iterdir()) == []
+    for target, found in ((tmp_path, "this is a folder"), (tmp_path / "no" / "o", "its folder does not exist")):
+        with pytest.raises(InputError, match=found):
+            check_target(target)
+    with pytest.raises(InputError, match="a NUL in a path"):
+        check_target("a\0b")
+
+
+def test_a_stream_is_what_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert [is_stream(target) for target in ("-", "/dev/null", tmp_path / "pipe")] == [True] * 3
+    assert [is_stream(target) for target in (tmp_path / "file", tmp_path / "new", tmp_path)] == [False] * 3

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.runs import RUN_FORMATS, RunFormat, read_run, tied_queries, write_run
+from tiercel.data.runs import RUN_FORMATS, RunFormat, read_run, run_form, tied_queries, write_run
 from tiercel.errors import InputError, TiercelError, UsageError
 from tiercel.types import DocId, Hit, Query, QueryId, Ranking
 
@@ -272,6 +272,24 @@ def test_a_target_that_says_no_format(tmp_path: Path) -> None:
         write_run([], "-")
 
 
+def test_the_form_of_a_target_is_known_before_it_is_written() -> None:
+    assert (run_form("a.jsonl.gz"), run_form("a.run"), run_form("-", "msmarco")) == ("jsonl", "trec", "msmarco")
+    with pytest.raises(UsageError, match=r"the run a\.bin without a format.*Say which with --out-format, or give"):
+        run_form("a.bin", flag="--out-format")
+
+
+def test_scores_of_the_rankings_that_were_reranked(tmp_path: Path) -> None:
+    before = [ranking("q1", ("a", 9.0), ("b", 8.0)), ranking("q3", ("a", 7.0))]
+    write_run(TIED, tmp_path / "r.jsonl", retrieved=before)
+    lines = [orjson.loads(line) for line in (tmp_path / "r.jsonl").read_bytes().splitlines()]
+    # What was not retrieved, or in a ranking that is not told, has none.
+    assert [[hit.get("retrieval_score") for hit in line["hits"]] for line in lines] == [[8.0, 9.0, None], [], [7.0]]
+    assert read_run(tmp_path / "r.jsonl") == TIED
+    write_run(TIED, tmp_path / "r.trec", retrieved=before)
+    write_run(TIED, tmp_path / "plain.trec")
+    assert (tmp_path / "r.trec").read_bytes() == (tmp_path / "plain.trec").read_bytes()
+
+
 def test_an_unknown_format(tmp_path: Path) -> None:
     words = "the run format 'xml'; expected one of trec, msmarco, jsonl"
     with pytest.raises(UsageError, match=words):
@@ -322,3 +340,16 @@ def test_arbitrary_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFa
         except TiercelError:
             continue
         assert len({one.query.id for one in run}) == len(run)
+
+
+def test_a_query_whose_lines_do_not_stand_together_is_one_ranking(tmp_path: Path) -> None:
+    path = tmp_path / "scattered.run"
+    path.write_text("q1 Q0 a 1 3 t\nq2 Q0 a 1 1 u\nq1 Q0 b 1 4 v\nq2 Q0 c 1 2 u\nq1 Q0 c 1 1 t\n")
+    rankings = read_run(path)
+    assert [(r.query.id, r.stage, r.doc_ids) for r in rankings] == [
+        ("q1", "t", ["b", "a", "c"]),
+        ("q2", "u", ["c", "a"]),
+    ]
+    path.write_text("q1 Q0 a 1 3 t\nq2 Q0 a 1 1 t\nq1 Q0 b 1 4 t\nq2 Q0 c 1 2 t\nq1 Q0 a 1 1 t\n")
+    with pytest.raises(InputError, match=r"scattered\.run:5: document 'a' a second time"):
+        read_run(path)

@@ -96,7 +96,7 @@ def test_the_cutoff_is_known() -> None:
     [
         ("ndgc@10", "'ndgc@10' is not a known measure; expected a measure such as nDCG@10 RR@10"),
         ("ndgc@10", "Did you mean nDCG?"),
-        ("recal@10", "Did you mean Recall?"),
+        ("recal@10", "Did you mean Recall or StRecall?"),
         ("xyzzy", "'xyzzy' is not a known measure"),
         ("", "'' is not a measure"),
         ("1+1", "is not a measure"),

@@ -1,10 +1,11 @@
 """Kill a process that changes an index, again and again, and look at what it left. Run by test_crashes.py.
 
-    python -m tests.index.crashes FOLDER TRIALS
+    python -m tests.index.crashes FOLDER TRIALS [CODEC]
 
 Every change is stopped at every step that the code names, and TRIALS times at a random moment. After each kill the
 index must open, verify, and hold exactly what it held before or after the change; the same change, made again, must
-succeed. Processes are forked from this one, which has everything loaded, so a trial takes milliseconds.
+succeed. With a CODEC the index keeps token vectors in that form too. Processes are forked from this one, which has
+everything loaded, so a trial takes milliseconds.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from tests.index.made import (
-    HashedWords,
+    JointWords,
     add_documents,
     asked,
     build_index,
@@ -30,20 +32,32 @@ from tests.index.made import (
     settings_of,
     zipf_texts,
 )
+from tiercel.config import TokenCodec
 from tiercel.index import files
 from tiercel.index.dense import DenseRetriever
 from tiercel.index.lexical import LexicalRetriever
 from tiercel.index.manifest import read_manifest
 from tiercel.index.store import Index
+from tiercel.index.stored_tokens import StoredTokens
+from tiercel.protocols import CandidateGroup
+from tiercel.rerankers.late_interaction import LateInteraction
+from tiercel.types import DocId, Document, Query
 
-ENCODER = HashedWords(8)
+ENCODER = JointWords(8)
 FIRST = named(zipf_texts(1500, words=80, seed=1))
 MORE = [*FIRST[100:300:2], *named(zipf_texts(1200, words=80, seed=2), shape="e{:05d}")]
 GONE = [document.id for document in FIRST[::3]]
 OTHERS = named(zipf_texts(1100, words=80, seed=3), shape="f{:05d}")
 
+CODEC: TokenCodec | None = None
+
+
+def build(path: Path, documents: Sequence[Document]) -> None:
+    build_index(path, documents, settings_of(encoder=ENCODER, tokens=CODEC), encoder=ENCODER)
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "build": lambda path: build_index(path, OTHERS, settings_of(encoder=ENCODER), encoder=ENCODER),
+    "build": lambda path: build(path, OTHERS),
     "add": lambda path: add_documents(path, MORE, encoder=ENCODER),
     "delete": lambda path: delete_documents(path, *GONE),
     "compact": compact_index,
@@ -65,7 +79,15 @@ def state(path: Path) -> State:
     queries = asked("w1 w5", "w20")
     lexical = LexicalRetriever(index.views, index.analyzer).retrieve(queries, keep=5)
     dense = DenseRetriever(index.views, ENCODER).retrieve(queries, keep=5)
-    return hash(tuple(held)), hash(tuple((ranking.hits) for ranking in [*lexical, *dense]))
+    late = [] if CODEC is None else late_scores(index, queries, [DocId(doc_id) for doc_id, _ in held[::7]])
+    return hash(tuple(held)), hash((*late, *(ranking.hits for ranking in [*lexical, *dense])))
+
+
+def late_scores(index: Index, queries: Sequence[Query], ids: Sequence[DocId]) -> list[float]:
+    """What late interaction makes of these documents, from the stored vectors."""
+    reranker = LateInteraction(ENCODER.tokens, stored=StoredTokens(index.views))
+    groups = [CandidateGroup(query, [Document(doc_id, "") for doc_id in ids]) for query in queries]
+    return [score for scores in reranker.score(groups) for score in scores.tolist()]
 
 
 def forked(work: Callable[[], object], *, kill_after: float | None = None) -> int:
@@ -129,7 +151,7 @@ def check(path: Path, allowed: set[State], where: str) -> None:
 def main(folder: Path, trials: int) -> None:
     """All changes, all steps, then random moments."""
     start = folder / "start"
-    build_index(start, FIRST, settings_of(encoder=ENCODER), encoder=ENCODER)
+    build(start, FIRST)
     add_documents(start, FIRST[:10], encoder=ENCODER)
     before = state(start)
     drawn = random.Random(5)
@@ -167,4 +189,5 @@ def main(folder: Path, trials: int) -> None:
 
 
 if __name__ == "__main__":
+    CODEC = cast("TokenCodec", sys.argv[3]) if len(sys.argv) > 3 else None
     main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -6,16 +6,19 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.config import TokenCodec
 from tiercel.data.chunking import Chunking
 from tiercel.index.analysis import analyzer
-from tiercel.index.manifest import EncoderRecord, IndexSettings
+from tiercel.index.manifest import EncoderRecord, IndexSettings, TokensRecord
+from tiercel.index.row_encoder import RowEncoder
 from tiercel.index.store import Index
 from tiercel.index.writer import IndexWriter
-from tiercel.protocols import Encoder
+from tiercel.protocols import Encoder, JointEncoder, TokenEncoder
 from tiercel.types import DocId, Document, Query, QueryId
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -76,18 +79,75 @@ class HashedWords:
         return np.random.default_rng(seed).standard_normal(self.dimension)
 
 
+def direction(word: str, dimension: int) -> NDArray[np.float32]:
+    """The fixed random unit vector of a word, shape (1, dimension)."""
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
+    drawn = np.random.default_rng(seed).standard_normal((1, dimension))
+    return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)
+
+
+class HashedTokens:
+    """Each word is a fixed random direction; of documents, stop words are skipped.
+
+    Counts what it encodes: `encoded` holds the number of texts of each call. Documents are cut to `window` words.
+    """
+
+    STOP_WORDS = frozenset({"a", "the", "in", "is"})
+
+    def __init__(self, dimension: int = 16, *, window: int = 1_000_000) -> None:
+        self.dimension = dimension
+        self.fingerprint = f"hashed-tokens-{dimension}-{window}"
+        self.truncated = 0
+        self.encoded: list[int] = []
+        self._window = window
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return self._encode([text.lower().split() for text in texts])
+
+    def encode_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        words = [text.lower().split() for text in texts]
+        self.truncated += sum(len(text) > self._window for text in words)
+        return self._encode([[word for word in text[: self._window] if word not in self.STOP_WORDS] for text in words])
+
+    def _encode(self, texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        self.encoded.append(len(texts))
+        empty = np.zeros((0, self.dimension), dtype=np.float32)
+        known = {word: direction(word, self.dimension) for words in texts for word in words}
+        return [np.concatenate([empty, *(known[word] for word in words)]) for words in texts]
+
+
+class JointWords(HashedWords):
+    """HashedWords that gives the vectors of its words too. Counts the texts of each joint pass in `passes`."""
+
+    def __init__(self, dimension: int = 16) -> None:
+        super().__init__(dimension)
+        self.tokens = HashedTokens(dimension)
+        self.passes: list[int] = []
+
+    def encode_documents_jointly(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        self.passes.append(len(texts))
+        return self._encode(texts), self.tokens.encode_documents(texts)
+
+
 def settings_of(
     name: str = "none",
     *,
     encoder: Encoder | None = None,
+    tokens: TokenCodec | None = None,
+    token_encoder: TokenEncoder | None = None,
     ann: str = "auto",
     chunking: Chunking | None = None,
     context: tuple[str, ...] = ("title",),
 ) -> IndexSettings:
-    """Settings of an index with this analyser and encoder."""
-    record = None
+    """Settings of an index with this analyser and encoder; `tokens` are the encoder's own without `token_encoder`."""
+    record = kept = None
     if encoder is not None:
         record = EncoderRecord("hashed words", "fp32", encoder.fingerprint, encoder.dimension, 512)
+    if tokens is not None:
+        made = token_encoder or (encoder.tokens if isinstance(encoder, JointEncoder) else None)
+        assert made is not None
+        family: Literal["encoder", "late-interaction"] = "encoder" if token_encoder is None else "late-interaction"
+        kept = TokensRecord("hashed words", family, "fp32", made.fingerprint, made.dimension, 512, tokens)
     return IndexSettings(
         name,
         analyzer(name).fingerprint,
@@ -96,7 +156,16 @@ def settings_of(
         chunking=chunking,
         chunking_fingerprint=chunking.fingerprint if chunking else "",
         context=context,
+        tokens=kept,
     )
+
+
+def row_encoder(
+    settings: IndexSettings | None, encoder: Encoder | None, token_encoder: TokenEncoder | None = None
+) -> RowEncoder:
+    """The models of an index with these settings."""
+    kept = settings.tokens if settings else None
+    return RowEncoder(encoder, token_encoder, jointly=kept is not None and kept.of_encoder)
 
 
 def build_index(
@@ -105,17 +174,24 @@ def build_index(
     settings: IndexSettings,
     *,
     encoder: Encoder | None = None,
+    token_encoder: TokenEncoder | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Make an index of these documents, in place of whatever index was there."""
     with IndexWriter(path, create=True) as writer:
-        writer.build(documents, settings, encoder=encoder, progress=progress)
+        writer.build(documents, settings, encoder=row_encoder(settings, encoder, token_encoder), progress=progress)
 
 
-def add_documents(path: Path, documents: Iterable[Document], *, encoder: Encoder | None = None) -> None:
+def add_documents(
+    path: Path,
+    documents: Iterable[Document],
+    *,
+    encoder: Encoder | None = None,
+    token_encoder: TokenEncoder | None = None,
+) -> None:
     """Add documents to an index."""
     with IndexWriter(path) as writer:
-        writer.add(documents, encoder=encoder)
+        writer.add(documents, encoder=row_encoder(writer.settings, encoder, token_encoder))
 
 
 def delete_documents(path: Path, *ids: str) -> list[str]:
@@ -136,11 +212,13 @@ def indexed(
     name: str = "none",
     *,
     encoder: Encoder | None = None,
+    tokens: TokenCodec | None = None,
     ann: str = "auto",
     chunking: Chunking | None = None,
 ) -> Index:
     """Build an index and open it."""
-    build_index(path, documents, settings_of(name, encoder=encoder, ann=ann, chunking=chunking), encoder=encoder)
+    made = settings_of(name, encoder=encoder, tokens=tokens, ann=ann, chunking=chunking)
+    build_index(path, documents, made, encoder=encoder)
     return Index(path)
 
 

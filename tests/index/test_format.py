@@ -1,17 +1,19 @@
 """Indexes of every format that was ever written are opened, searched, verified, changed and compacted.
 
-`tests/data/index_v1` was made by `make_index_v1` below. It is never made again: when a format changes, a function for
-the new one is added, and this index must still open.
+`tests/data/index_v1` was made by `make_index_v1` below, `index_v2` by `make_index_v2`. They are never made again: when
+a format changes, a function for the new one is added, and these indexes must still open.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from tests.index.made import (
-    HashedWords,
+    JointWords,
     add_documents,
     asked,
     build_index,
@@ -22,12 +24,16 @@ from tests.index.made import (
 from tiercel.data.chunking import Chunking
 from tiercel.index.dense import DenseRetriever
 from tiercel.index.lexical import LexicalRetriever
+from tiercel.index.manifest import FORMAT, TokensRecord
 from tiercel.index.store import Index
-from tiercel.protocols import Retriever
+from tiercel.index.stored_tokens import StoredTokens
+from tiercel.protocols import CandidateGroup, Retriever
+from tiercel.rerankers.late_interaction import LateInteraction
 from tiercel.types import DocId, Document
 
 INDEX_V1 = Path(__file__).parents[1] / "data" / "index_v1"
-ENCODER = HashedWords(8)
+INDEX_V2 = Path(__file__).parents[1] / "data" / "index_v2"
+ENCODER = JointWords(8)
 
 
 def document(doc_id: str, title: str, text: str, **metadata: object) -> Document:
@@ -48,6 +54,13 @@ SECOND = [
 def make_index_v1(path: Path) -> None:
     """One segment with a deleted document, one without; passages, columns of every type, vectors."""
     made = settings_of("english", encoder=ENCODER, chunking=Chunking("tokens", 4, 1))
+    build_index(path, FIRST, made, encoder=ENCODER)
+    add_documents(path, SECOND, encoder=ENCODER)
+
+
+def make_index_v2(path: Path) -> None:
+    """The same with token vectors of the encoder, in 2 bits."""
+    made = settings_of("english", encoder=ENCODER, tokens="2bit", chunking=Chunking("tokens", 4, 1))
     build_index(path, FIRST, made, encoder=ENCODER)
     add_documents(path, SECOND, encoder=ENCODER)
 
@@ -74,6 +87,13 @@ def check(index: Index) -> None:
     index.verify()
 
 
+def late(index: Index, query: str, doc_id: str) -> float:
+    """The score of a document by its stored token vectors."""
+    reranker = LateInteraction(ENCODER.tokens, stored=StoredTokens(index.views))
+    (scores,) = reranker.score([CandidateGroup(asked(query)[0], [Document(DocId(doc_id), "")])])
+    return float(scores[0])
+
+
 def test_an_index_of_format_1_is_opened(tmp_path: Path) -> None:
     index = Index(INDEX_V1)
     assert dict(index.manifest.columns) == {
@@ -98,3 +118,44 @@ def test_what_is_written_today_is_the_same(tmp_path: Path) -> None:
     make_index_v1(tmp_path / "x")
     made, kept = Index(tmp_path / "x"), Index(INDEX_V1)
     assert made.manifest == kept.manifest
+
+
+def test_what_is_changed_is_of_the_format_of_today(tmp_path: Path) -> None:
+    assert json.loads((INDEX_V1 / "manifest.json").read_text())["format"] == 1
+    shutil.copytree(INDEX_V1, tmp_path / "x")
+    delete_documents(tmp_path / "x", "a")
+    assert json.loads((tmp_path / "x" / "manifest.json").read_text())["format"] == FORMAT == 2
+    Index(tmp_path / "x").verify()
+
+
+def test_an_index_of_format_2_is_opened() -> None:
+    index = Index(INDEX_V2)
+    kept = index.manifest.settings.tokens
+    assert kept == TokensRecord("hashed words", "encoder", "fp32", "hashed-tokens-8-1000000", 8, 512, "2bit")
+    check(index)
+    # Three tokens of the query of which "falcon hunts" is one passage's; 2 bits of 8 dimensions are coarse.
+    assert late(index, "falcon hunts pigeons", "a") > 2
+    assert late(index, "falcon hunts pigeons", "a") > late(index, "falcon hunts pigeons", "c")
+
+
+def test_an_index_of_format_2_is_changed(tmp_path: Path) -> None:
+    shutil.copytree(INDEX_V2, tmp_path / "x")
+    add_documents(tmp_path / "x", [document("e", "", "a hare", day="2026-11-21")], encoder=ENCODER)
+    assert late(Index(tmp_path / "x"), "hare", "e") > late(Index(tmp_path / "x"), "hare", "c")
+    delete_documents(tmp_path / "x", "e")
+    compact_index(tmp_path / "x")
+    index = Index(tmp_path / "x")
+    assert len(index.views) == 1
+    check(index)
+
+
+def test_what_is_written_of_format_2_is_of_the_same_shape(tmp_path: Path) -> None:
+    """Of the same sizes: where training ends may differ between processors in the last digits."""
+    make_index_v2(tmp_path / "x")
+    made, kept = Index(tmp_path / "x").manifest, Index(INDEX_V2).manifest
+    assert (made.settings, made.columns) == (kept.settings, kept.columns)
+    for new, old in zip(made.segments, kept.segments, strict=True):
+        assert replace(new, files={}, deletes=None) == replace(old, files={}, deletes=None)
+        assert {name: file.size_bytes for name, file in new.files.items()} == {
+            name: file.size_bytes for name, file in old.files.items()
+        }

@@ -20,6 +20,8 @@ from tiercel.index.manifest import (
     IndexSettings,
     Manifest,
     SegmentRecord,
+    TokenCount,
+    TokensRecord,
     commit_manifest,
     read_manifest,
 )
@@ -37,10 +39,12 @@ SEGMENT = SegmentRecord(
     ann=AnnRecord("HNSW32,SQ8", effort=128, recall=0.9875),
     files={"documents.arrow": FileRecord(10, "aa"), "dense/x": FileRecord(0, "bb")},
     deletes=DeletesRecord("00000001-00000007", documents=1, rows=2, terms=4, files={"terms.npy": FileRecord(1, "cc")}),
+    tokens=TokenCount(400, 2),
 )
 SETTINGS = IndexSettings(
     "english", "abcd", ENCODER, "hnsw", chunking=Chunking("sentences", 100, 10), chunking_fingerprint="beef",
     context=("title", "headings"), declared={"year": "number"},
+    tokens=TokensRecord("models/late", "late-interaction", "fp32", "beef", 128, 180, "2bit"),
 )  # fmt: skip
 COLUMNS: dict[str, ColumnType] = {"lang": "string", "year": "number"}
 MADE = Manifest(7, SETTINGS, COLUMNS, (SEGMENT, replace(SEGMENT, id="2", deletes=None)), 3)
@@ -83,7 +87,7 @@ def test_the_file_names_format_and_digest_first_and_last(tmp_path: Path) -> None
     commit_manifest(tmp_path, MADE)
     content = json.loads((tmp_path / MANIFEST).read_bytes())
     assert list(content) == ["format", "commit", "settings", "columns", "segments", "next_segment", "digest"]
-    assert content["format"] == FORMAT == 1
+    assert content["format"] == FORMAT == 2
 
 
 def test_no_index_is_told_apart_from_no_folder_and_a_file(tmp_path: Path) -> None:
@@ -98,11 +102,11 @@ def test_no_index_is_told_apart_from_no_folder_and_a_file(tmp_path: Path) -> Non
 
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text('{"format": 2, "wonders": []}')
+    (tmp_path / MANIFEST).write_text('{"format": 3, "wonders": []}')
     with pytest.raises(IndexStoreError) as refused:
         read_manifest(tmp_path)
     assert str(refused.value) == (
-        f"{tmp_path / MANIFEST}: the index has format 2; expected format 1 or older. "
+        f"{tmp_path / MANIFEST}: the index has format 3; expected format 2 or older. "
         "It was written by a newer Tiercel: upgrade this one, or build another index."
     )
 
@@ -165,7 +169,7 @@ def test_fields_of_another_kind_are_refused(tmp_path: Path) -> None:
         changed = {**content, **change}
         changed["digest"] = manifest_digest(changed)
         (tmp_path / MANIFEST).write_text(json.dumps(changed))
-        with pytest.raises(IndexStoreError, match="its fields are not those of format 1"):
+        with pytest.raises(IndexStoreError, match="its fields are not those of format 2"):
             read_manifest(tmp_path)
 
 

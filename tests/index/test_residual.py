@@ -85,7 +85,7 @@ def test_bytes_that_no_float16_number_has_are_finite_still() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "cosine", "size"),
-    [("fp16", 0.999999, 128), ("int8", 0.99995, 64), ("residual4", 0.992, 34), ("residual2", 0.955, 18)],
+    [("fp16", 0.999999, 128), ("int8", 0.99995, 64), ("4bit", 0.992, 34), ("2bit", 0.955, 18)],
 )
 def test_what_comes_back_is_nearly_what_went_in(choice: str, cosine: float, size: int) -> None:
     rows = clustered(8_000, 64)
@@ -112,7 +112,7 @@ def test_more_bits_lose_less() -> None:
 @pytest.mark.parametrize("dimension", [1, 5, 7, 8, 33])
 def test_any_dimension_is_decoded_as_it_is_slowly(bits: int, dimension: int) -> None:
     rows = clustered(300, dimension, clusters=10)
-    codec = train(f"residual{bits}", rows, threads=1)
+    codec = train(f"{bits}bit", rows, threads=1)
     assert isinstance(codec, ResidualCodec)
     codes = codec.encode(rows)
     assert_allclose(codec.decode(codes), slowly_decoded(codec, bits, codes), atol=1e-6)
@@ -126,7 +126,7 @@ def test_a_row_is_encoded_and_decoded_by_itself(seed: int, choice: str, count: i
     start = min(start, count - 1)
     codes = codec.encode(rows)
     assert np.array_equal(codec.decode(codes)[start:], codec.decode(codes[start:]))
-    if choice != "residual4" and choice != "residual2":  # a tie between two centroids may fall either way
+    if choice != "4bit" and choice != "2bit":  # a tie between two centroids may fall either way
         assert np.array_equal(codes[start:], codec.encode(rows[start:]))
 
 
@@ -140,7 +140,7 @@ def test_training_again_gives_the_same_bytes(choice: str) -> None:
 
 def test_buckets_hold_as_many_each_and_stand_for_their_mean() -> None:
     rows = clustered(2_000, 16)
-    codec = train("residual2", rows, threads=1)
+    codec = train("2bit", rows, threads=1)
     codes = codec.encode(rows)
     buckets = (codes[:, 2:, None] >> np.arange(0, 8, 2) & 3).reshape(len(rows), -1)
     counts = np.bincount(buckets.ravel(), minlength=4)
@@ -196,7 +196,7 @@ def test_what_was_learnt_must_fit(tmp_path: Path, name: str, array: NDArray[np.f
     write_codec(tmp_path, ResidualCodec(2, AXES[:2], CUTOFFS, WEIGHTS))
     write_array(tmp_path / f"{name}.npy", array)
     with pytest.raises(IndexStoreError, match=rf"{name}\.npy: it holds"):
-        open_codec(tmp_path, "residual2", 4)
+        open_codec(tmp_path, "2bit", 4)
 
 
 def test_a_missing_centroid_is_refused() -> None:
@@ -206,5 +206,5 @@ def test_a_missing_centroid_is_refused() -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown form of token vectors 'pq'; expected one of fp16, int8, residual4"):
+    with pytest.raises(UsageError, match="unknown form of token vectors 'pq'; expected one of fp16, int8, 4bit, 2bit"):
         train("pq", AXES, threads=1)

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.index.made import FALCONS, HashedWords, files_of, indexed, settings_of
+from tests.index.made import FALCONS, HashedWords, JointWords, files_of, indexed, row_encoder, settings_of
+from tiercel.config import TokenCodec
 from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError
 from tiercel.index.analysis import analyzer
 from tiercel.index.columns import ColumnTypes
 from tiercel.index.files import digest
 from tiercel.index.journal import EncodingJournal
-from tiercel.index.manifest import SegmentRecord
-from tiercel.index.segment import Segment, SegmentWriter
+from tiercel.index.manifest import SegmentRecord, TokenCount
+from tiercel.index.segment import Plan, Segment, SegmentWriter
 from tiercel.types import DocId, Document
 
 ENCODER = HashedWords()
@@ -24,17 +25,19 @@ def written(
     folder: Path,
     *batches: list[Document],
     encoder: HashedWords | None = None,
+    tokens: TokenCodec | None = None,
     ann: str = "flat",
     chunking: Chunking | None = None,
 ) -> SegmentRecord:
-    settings = settings_of("english", encoder=encoder, ann=ann, chunking=chunking)
-    journal = None if encoder is None else EncodingJournal(folder.parent, encoder)
-    writer = SegmentWriter(folder, analyzer("english"), settings, ColumnTypes(), journal)
+    settings = settings_of("english", encoder=encoder, tokens=tokens, ann=ann, chunking=chunking)
+    models = row_encoder(settings, encoder)
+    journal = EncodingJournal(folder.parent, models) if models else None
+    writer = SegmentWriter(folder, analyzer("english"), Plan(settings, ColumnTypes(), journal))
     for batch in batches:
         writer.add(batch)
     if journal is not None:
         journal.close()
-    return writer.finish(threads=1)
+    return writer.finish()
 
 
 def test_a_record_says_what_was_written(tmp_path: Path) -> None:
@@ -65,6 +68,10 @@ def test_files_of_each_kind_of_segment(tmp_path: Path) -> None:
     assert list(written(tmp_path / "6", FALCONS, chunking=Chunking("tokens", 3)).files) == [
         *lexical, "passages/documents.npy", "passages/ends.npy", "passages/starts.npy",
     ]  # fmt: skip
+    for codec, learnt in (("int8", []), ("2bit", ["centroids", "cutoffs", "weights"])):
+        record = written(tmp_path / codec, FALCONS, encoder=JointWords(), tokens=codec)  # type: ignore[arg-type]
+        kept = sorted(["tokens/codes.u8", "tokens/offsets.npy", *(f"tokens/{name}.npy" for name in learnt)])
+        assert list(record.files) == ["dense/vectors.f16", *lexical, *kept]
     with_metadata = [replace(FALCONS[0], metadata={"year": 2026})]
     assert list(written(tmp_path / "7", with_metadata).files) == ["columns.arrow", *lexical]
 
@@ -94,7 +101,7 @@ def test_rows_are_the_passages_of_documents_with_their_context(tmp_path: Path) -
 
 
 def test_texts_are_counted_in_characters_with_their_titles(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path / "1", analyzer("none"), settings_of(), ColumnTypes(), None)
+    writer = SegmentWriter(tmp_path / "1", analyzer("none"), Plan(settings_of(), ColumnTypes()))
     writer.add([Document(FALCONS[0].id, "four", "東京")])
     assert (writer.count, writer.characters) == (1, 7)
     writer.close()
@@ -107,6 +114,30 @@ def test_vectors_of_a_segment_without_an_encoder_are_refused(tmp_path: Path) -> 
         _ = segment.vectors
 
 
+def test_token_vectors_come_back_and_are_counted(tmp_path: Path) -> None:
+    record = written(tmp_path / "1", FALCONS[:2], FALCONS[2:], encoder=JointWords(), tokens="fp16")
+    segment = Segment(tmp_path / "1", record, settings_of("english", encoder=JointWords(), tokens="fp16"))
+    # Words left: falcon hunts pigeons | tiercel male falcon | 7 | male pigeon | 3 | nothing to see
+    assert np.diff(segment.tokens.offsets).tolist() == [3, 3, 7, 2, 3, 3]
+    assert record.tokens == TokenCount(21, 0)
+    expected = np.concatenate(JointWords().tokens.encode_documents([document.text for document in FALCONS]))
+    assert np.array_equal(segment.tokens.gather(np.arange(6))[0], expected.astype(np.float16).astype(np.float32))
+    segment.verify()
+
+
+def test_token_vectors_of_a_segment_without_any_are_refused(tmp_path: Path) -> None:
+    segment = Segment(tmp_path / "1", written(tmp_path / "1", FALCONS), settings_of("english"))
+    with pytest.raises(IndexStoreError, match=r"the index has no token vectors; expected an index made with --tokens$"):
+        _ = segment.tokens
+
+
+def test_token_vectors_of_another_number_are_refused(tmp_path: Path) -> None:
+    record = written(tmp_path / "1", FALCONS, encoder=JointWords(), tokens="int8")
+    settings = settings_of("english", encoder=JointWords(), tokens="int8")
+    with pytest.raises(IndexStoreError, match="it holds 21 tokens, the manifest says 20"):
+        _ = Segment(tmp_path / "1", replace(record, tokens=TokenCount(20, 0)), settings).tokens
+
+
 def test_a_record_of_another_number_of_documents_is_refused(tmp_path: Path) -> None:
     record = replace(written(tmp_path / "1", FALCONS), documents=5, rows=5)
     segment = Segment(tmp_path / "1", record, settings_of("english"))
@@ -116,10 +147,10 @@ def test_a_record_of_another_number_of_documents_is_refused(tmp_path: Path) -> N
         _ = segment.postings
 
 
-@pytest.mark.parametrize("ann", ["flat", "hnsw"])
-def test_every_file_is_checked(tmp_path: Path, ann: str) -> None:
+@pytest.mark.parametrize(("ann", "tokens"), [("flat", "2bit"), ("hnsw", "fp16")])
+def test_every_file_is_checked(tmp_path: Path, ann: str, tokens: TokenCodec) -> None:
     """Missing or of another size: refused on opening. Any byte flipped: refused by verifying. Always by name."""
-    index = indexed(tmp_path / "x", FALCONS, "english", encoder=ENCODER, ann=ann)
+    index = indexed(tmp_path / "x", FALCONS, "english", encoder=JointWords(), ann=ann, tokens=tokens)
     settings, segment = index.manifest.settings, index.views[0].segment
     segment.verify()
     for name in segment.record.files:

@@ -20,6 +20,7 @@ from tests.index.made import (
     add_documents,
     asked,
     build_index,
+    delete_documents,
     files_of,
     indexed,
     named,
@@ -84,6 +85,15 @@ def test_an_id_that_is_not_there_is_named(tmp_path: Path) -> None:
     index = indexed(tmp_path / "x", FALCONS)
     with pytest.raises(IndexStoreError, match=rf"^{tmp_path / 'x'}: no document has the id 'd7'$"):
         index.get([DocId("d1"), DocId("d7")])
+
+
+def test_ids_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    build_index(path, [Document(DocId(key), key) for key in "abc"], settings_of())
+    add_documents(path, [Document(DocId(key), "again") for key in "cd"])
+    delete_documents(path, "a")
+    assert Index(path).missing([DocId(key) for key in "zdcbay"]) == ["z", "a", "y"]
+    assert Index(path).missing([]) == []
 
 
 def test_size_is_that_of_all_its_files(tmp_path: Path) -> None:
@@ -385,10 +395,10 @@ def test_damage_to_any_file_of_an_index_is_seen(tmp_path: Path, ann: str) -> Non
 def test_a_newer_format_is_refused_and_not_replaced(tmp_path: Path) -> None:
     indexed(tmp_path / "x", FALCONS)
     path = tmp_path / "x" / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 3}))
     before = contents(tmp_path / "x")
     for use in (lambda: Index(tmp_path / "x"), lambda: build_index(tmp_path / "x", FALCONS, settings_of())):
-        with pytest.raises(IndexStoreError, match="the index has format 2; expected format 1 or older"):
+        with pytest.raises(IndexStoreError, match="the index has format 3; expected format 2 or older"):
             use()
     assert contents(tmp_path / "x") == before
 

@@ -26,7 +26,7 @@ from tiercel.index.token_vectors import (
 
 DIMENSION = 8
 SIZES = (3, 0, 1, 5, 0)
-WORST = {"fp16": 1e-3, "int8": 0.02, "residual4": 0.4, "residual2": 0.7}
+WORST = {"fp16": 1e-3, "int8": 0.02, "4bit": 0.4, "2bit": 0.7}
 """How far a number may be off, for so few vectors."""
 
 
@@ -91,9 +91,9 @@ def test_batches_do_not_change_a_byte(tmp_path: Path, choice: str, monkeypatch: 
 def test_training_sees_the_first_tokens_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_vectors, "TRAINING_TOKENS", 300)
     rows = rows_of([10] * 100)
-    vectors = written(tmp_path / "tokens", [[row] for row in rows], "residual4")
+    vectors = written(tmp_path / "tokens", [[row] for row in rows], "4bit")
     sample = np.concatenate(rows)[:300].astype(np.float16).astype(np.float32)
-    assert same(vectors.codec, train("residual4", sample, threads=1))
+    assert same(vectors.codec, train("4bit", sample, threads=1))
 
 
 @pytest.mark.parametrize("choice", CODECS)
@@ -112,10 +112,10 @@ def test_merging_what_was_trained_alike_copies_bytes(tmp_path: Path, choice: str
 
 def test_merging_keeps_the_training_of_the_part_with_the_most_tokens(tmp_path: Path) -> None:
     large, small = rows_of([10] * 80), rows_of([7] * 9, seed=1)
-    first = written(tmp_path / "a", [small], "residual4")
-    second = written(tmp_path / "b", [large], "residual4")
-    merge_token_vectors(tmp_path / "merged", [(first, None), (second, None)], "residual4")
-    merged = open_token_vectors(tmp_path / "merged", 89, DIMENSION, "residual4")
+    first = written(tmp_path / "a", [small], "4bit")
+    second = written(tmp_path / "b", [large], "4bit")
+    merge_token_vectors(tmp_path / "merged", [(first, None), (second, None)], "4bit")
+    merged = open_token_vectors(tmp_path / "merged", 89, DIMENSION, "4bit")
     assert same(merged.codec, second.codec)
     assert np.array_equal(merged.codes[63:], second.codes)
     # What is trained otherwise is encoded again, from what it was decoded to.
@@ -124,10 +124,10 @@ def test_merging_keeps_the_training_of_the_part_with_the_most_tokens(tmp_path: P
 
 
 def test_merging_trains_again_what_has_grown(tmp_path: Path) -> None:
-    parts = [written(tmp_path / str(i), [rows_of([8] * 8, seed=i)], "residual4") for i in range(5)]
+    parts = [written(tmp_path / str(i), [rows_of([8] * 8, seed=i)], "4bit") for i in range(5)]
     assert len(parts[0].codec.arrays["centroids"]) == 4
-    merge_token_vectors(tmp_path / "merged", [(part, None) for part in parts], "residual4")
-    merged = open_token_vectors(tmp_path / "merged", 40, DIMENSION, "residual4")
+    merge_token_vectors(tmp_path / "merged", [(part, None) for part in parts], "4bit")
+    merged = open_token_vectors(tmp_path / "merged", 40, DIMENSION, "4bit")
     assert len(merged.codec.arrays["centroids"]) == 16
     before = np.concatenate([everything(part) for part in parts])
     assert (everything(merged) * before).sum(axis=1).mean() > 0.98
@@ -142,9 +142,9 @@ def test_merging_into_another_form(tmp_path: Path) -> None:
 
 
 def test_merging_nothing_that_is_kept(tmp_path: Path) -> None:
-    vectors = written(tmp_path / "a", [rows_of()], "residual2")
-    merge_token_vectors(tmp_path / "merged", [(vectors, np.zeros(5, bool))], "residual2")
-    assert everything(open_token_vectors(tmp_path / "merged", 0, DIMENSION, "residual2")).shape == (0, DIMENSION)
+    vectors = written(tmp_path / "a", [rows_of()], "2bit")
+    merge_token_vectors(tmp_path / "merged", [(vectors, np.zeros(5, bool))], "2bit")
+    assert everything(open_token_vectors(tmp_path / "merged", 0, DIMENSION, "2bit")).shape == (0, DIMENSION)
 
 
 @pytest.mark.parametrize(
@@ -176,17 +176,17 @@ def test_short_codes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [OFFSETS, "centroids.npy", "cutoffs.npy", "weights.npy"])
 def test_missing_arrays_are_refused(tmp_path: Path, name: str) -> None:
-    written(tmp_path / "tokens", [rows_of()], "residual2")
+    written(tmp_path / "tokens", [rows_of()], "2bit")
     (tmp_path / "tokens" / name).unlink()
     with pytest.raises(IndexStoreError, match=name):
-        open_token_vectors(tmp_path / "tokens", 5, DIMENSION, "residual2")
+        open_token_vectors(tmp_path / "tokens", 5, DIMENSION, "2bit")
 
 
 def test_a_centroid_that_is_not_there_is_damage(tmp_path: Path) -> None:
-    vectors = written(tmp_path / "tokens", [rows_of()], "residual2")
+    vectors = written(tmp_path / "tokens", [rows_of()], "2bit")
     path = tmp_path / "tokens" / CODES
     path.write_bytes(b"\xff" * len(path.read_bytes()))
-    vectors = open_token_vectors(tmp_path / "tokens", 5, DIMENSION, "residual2")
+    vectors = open_token_vectors(tmp_path / "tokens", 5, DIMENSION, "2bit")
     with pytest.raises(IndexStoreError, match=r"codes\.u8: a token names a centroid above 0"):
         vectors.gather(np.array([0]))
 

@@ -38,6 +38,7 @@ from tiercel.index.build import RepeatedId
 from tiercel.index.dense import DenseRetriever
 from tiercel.index.lexical import LexicalRetriever
 from tiercel.index.merge import MERGE_FACTOR, due_for_merge
+from tiercel.index.row_encoder import RowEncoder
 from tiercel.index.store import Index
 from tiercel.index.writer import Added, IndexWriter
 from tiercel.types import DocId, Document, Ranking
@@ -61,7 +62,7 @@ def test_adding_replaces_what_has_the_same_id_in_every_leg(tmp_path: Path) -> No
     indexed(tmp_path / "x", FALCONS, encoder=ENCODER)
     changed = replace(FALCONS[4], text="a hare", metadata={"year": 2026})
     with IndexWriter(tmp_path / "x") as writer:
-        assert writer.add([changed, Document(DocId("d7"), "falcon")], encoder=ENCODER) == Added(2, 1)
+        assert writer.add([changed, Document(DocId("d7"), "falcon")], encoder=RowEncoder(ENCODER)) == Added(2, 1)
     index = Index(tmp_path / "x")
     now = {document.id: document for document in [*FALCONS, changed, Document(DocId("d7"), "falcon")]}
     assert len(index) == 7
@@ -118,10 +119,10 @@ def test_of_an_id_that_comes_twice_the_last_counts_if_asked(tmp_path: Path, dist
     documents = [*FALCONS[:distance], replace(FALCONS[0], text="another text"), *FALCONS[distance:]]
     with IndexWriter(tmp_path / "x", create=True) as writer:
         with pytest.raises(RepeatedId):
-            writer.build(documents, settings_of(encoder=ENCODER), encoder=ENCODER)
-        assert writer.build(documents, settings_of(encoder=ENCODER), encoder=ENCODER, on_duplicate="last") == Added(
-            6, 0
-        )
+            writer.build(documents, settings_of(encoder=ENCODER), encoder=RowEncoder(ENCODER))
+        assert writer.build(
+            documents, settings_of(encoder=ENCODER), encoder=RowEncoder(ENCODER), on_duplicate="last"
+        ) == Added(6, 0)
     index = Index(tmp_path / "x")
     index.verify()
     expected = indexed(tmp_path / "y", [documents[distance], *FALCONS[1:]], encoder=ENCODER)
@@ -247,7 +248,7 @@ def test_a_build_that_was_stopped_goes_on_where_it_was_and_gives_the_same_bytes(
         encoder = Breaking(60)
         try:
             with IndexWriter(tmp_path / "x", create=True, say=told.append) as writer:
-                writer.build(documents, made, encoder=encoder)
+                writer.build(documents, made, encoder=RowEncoder(encoder))
             break
         except KeyError:
             assert encoder.encoded >= 50
@@ -325,7 +326,7 @@ class Changes(RuleBasedStateMachine):
     @rule(documents=st.lists(DOCUMENTS, min_size=1, max_size=3))
     def add(self, documents: list[Document]) -> None:
         with IndexWriter(self.folder / "x") as writer:
-            writer.add(documents, encoder=ENCODER, on_duplicate="last")
+            writer.add(documents, encoder=RowEncoder(ENCODER), on_duplicate="last")
         for document in documents:
             self.documents[document.id] = document
 

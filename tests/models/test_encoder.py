@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conformance.encoder import TEXTS, EncoderConformance
+from tests.conformance.encoder import TEXTS, JointEncoderConformance
 from tests.models.tiny import DOCUMENT_PROMPT, MAX_TOKENS, QUERY_PROMPT, load_torch, quiet
 from tiercel.errors import ModelError
 from tiercel.models.encoder import OnnxEncoder
@@ -16,19 +16,21 @@ from tiercel.models.export_encoder import export as export_encoder
 from tiercel.models.zoo import find_source
 
 
-class TestFp32(EncoderConformance):
+class TestFp32(JointEncoderConformance):
     @pytest.fixture
     def encoder(self, exported_fp32: ExportReport) -> OnnxEncoder:
         return OnnxEncoder(exported_fp32.folder, threads=2)
 
 
-class TestInt8(EncoderConformance):
+class TestInt8(JointEncoderConformance):
     @pytest.fixture
     def encoder(self, exported_int8: ExportReport) -> OnnxEncoder:
         return OnnxEncoder(exported_int8.folder, threads=2)
 
 
-class TestPaddedBatches(EncoderConformance):
+class TestPaddedBatches(JointEncoderConformance):
+    joint_tolerance = 1e-5
+
     @pytest.fixture
     def encoder(self, exported_fp32: ExportReport) -> OnnxEncoder:
         return OnnxEncoder(exported_fp32.folder, batch_tokens=40)
@@ -50,6 +52,24 @@ def test_batches_padded_within_a_budget_equal_single_runs(exported_fp32: ExportR
     texts = [" ".join(["falcon"] * count) for count in (1, 19, 4, 7, 2, 40, 3)]
     padded = OnnxEncoder(exported_fp32.folder, batch_tokens=32).encode_documents(texts)
     np.testing.assert_allclose(padded, OnnxEncoder(exported_fp32.folder).encode_documents(texts), atol=1e-5)
+
+
+def test_tokens_are_the_last_hidden_states_of_every_token(exported_fp32: ExportReport, bert_folder: Path) -> None:
+    import torch
+
+    with quiet():
+        states = load_torch(bert_folder).encode(TEXTS, output_value="token_embeddings")
+    matrices = OnnxEncoder(exported_fp32.folder).tokens.encode_documents(TEXTS)
+    for state, matrix in zip(states, matrices, strict=True):
+        np.testing.assert_allclose(matrix, torch.nn.functional.normalize(state, dim=1).numpy(), atol=1e-5)
+
+
+def test_an_encoder_and_its_tokens_count_together(exported_fp32: ExportReport) -> None:
+    encoder = OnnxEncoder(exported_fp32.folder)
+    encoder.encode_documents_jointly(["river " * 30, "bread"])
+    encoder.tokens.encode_queries(["river " * 30])
+    assert encoder.truncated == encoder.tokens.truncated == 2
+    assert encoder.fingerprint == encoder.tokens.fingerprint == exported_fp32.description.fingerprint
 
 
 def test_truncated_texts_are_counted(exported_fp32: ExportReport) -> None:
@@ -99,7 +119,7 @@ def test_changed_files_are_noticed(exported_fp32: ExportReport, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("format", 99, "format 99; expected format 2"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
+    [("format", 99, "format 99; expected format 3"), ("precision", "int3", "of the wrong kind"), ("probe", 1, "field")],
 )
 def test_a_damaged_description(
     exported_fp32: ExportReport, tmp_path: Path, field: str, value: object, message: str

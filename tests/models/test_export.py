@@ -18,6 +18,7 @@ from tiercel.models.description import ModelSource, is_exported
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
 from tiercel.models.export_encoder import export as export_bi
+from tiercel.models.forms import FORMS, Wanted
 from tiercel.models.parity import VectorParity
 
 
@@ -93,7 +94,7 @@ def test_the_fingerprint_tells_precision_and_limit_apart(
 def test_an_fp32_graph_that_differs_is_refused(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_encoder, "compare_vectors", lambda *matrices: VectorParity(61, 0.01, 0.02, 0.5))
+    monkeypatch.setattr(export_encoder, "compare_vectors", lambda *matrices: VectorParity(61, 0.01, 0.02, 0.5, 0.5))
     with pytest.raises(ModelError, match=r"differs from torch by 0\.02; expected at most 0\.001"):
         export_bi(_source(bert_folder), tmp_path / "model", precision="fp32")
     assert list(tmp_path.iterdir()) == []
@@ -144,27 +145,28 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from tiercel.models import export, zoo
+from tiercel.models.forms import Wanted
 export.write_description = lambda *arguments: os._exit(9)
-zoo.prepare_model(sys.argv[1], cache_dir=Path(sys.argv[2]), precision="fp32", offline=True)
+zoo.prepare_model(sys.argv[1], cache_dir=Path(sys.argv[2]), wanted=Wanted("fp32"), offline=True)
 """
 
 
 def test_a_killed_export_leaves_no_usable_model(bert_folder: Path, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(bert_folder), str(tmp_path)], check=False)
     assert killed.returncode == 9
-    target = zoo.cache_folder(_source(bert_folder), tmp_path, precision="fp32")
+    target = zoo.cache_folder(_source(bert_folder), tmp_path, form=FORMS[1])
     assert not target.exists()
     (leftover,) = export.partial_folders(target)
     assert not is_exported(leftover)
 
     messages: list[str] = []
     found = zoo.prepare_model(
-        str(bert_folder), cache_dir=tmp_path, precision="fp32", offline=True, progress=messages.append
+        str(bert_folder), cache_dir=tmp_path, wanted=Wanted("fp32"), offline=True, progress=messages.append
     )
     assert found == target
     assert OnnxEncoder(found).dimension == 16
     assert export.partial_folders(target) == []
-    first = f"exporting tiny-bert to fp32 ONNX, once; it is kept in {target}"
+    first = f"exporting tiny-bert to fp32 ONNX for onnxruntime, once; it is kept in {target}"
     assert messages[:2] == [first, "Writing the graph"]
 
 

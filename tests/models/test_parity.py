@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tiercel.models.parity import compare_scores, compare_vectors, spearman
+from tiercel.models.parity import EncodedTexts, compare_scores, compare_tokens, compare_vectors, spearman
 
 _AXES = np.eye(3, dtype=np.float32)
 
@@ -64,3 +64,36 @@ def test_rank_correlation_equals_that_of_scipy() -> None:
 def test_scores_that_are_not_numbers_are_worst() -> None:
     reference = np.arange(4, dtype=np.float32).reshape(1, 4)
     assert not compare_scores(reference, np.full_like(reference, np.nan)).worst <= 1.0
+
+
+_TURNED = np.array([[0.6, 0.8, 0.0]], dtype=np.float32)
+
+
+def test_equal_tokens_have_perfect_parity() -> None:
+    texts = EncodedTexts([_AXES[:2]], [_AXES[1:], _AXES[:1], _AXES[:0]], _AXES)
+    parity = compare_tokens(texts, texts)
+    assert (parity.tokens, parity.worst, parity.spearman, parity.top10_agreement) == (5, 0.0, 1.0, 1.0)
+
+
+def test_a_turned_token_is_measured_and_scored() -> None:
+    reference = EncodedTexts([_AXES[:2]], [_AXES[:1], _AXES[1:]])
+    parity = compare_tokens(reference, EncodedTexts([_AXES[:2]], [_TURNED, _AXES[1:]]))
+    assert parity.max_cosine_distance == pytest.approx(0.4)
+    # The first document scored (1 + 0) / 2 and now scores (.6 + .8) / 2; the second (0 + 1) / 2.
+    assert parity.max_score_difference == pytest.approx(0.2)
+    assert parity.max_sentence_distance == 0
+    assert parity.worst == parity.max_cosine_distance
+
+
+def test_sentences_are_measured_beside_the_tokens() -> None:
+    reference = EncodedTexts([_AXES[:2]], [_AXES[:1], _AXES[1:]], _AXES)
+    turned = np.concatenate([_AXES[:2], _TURNED])
+    assert compare_tokens(reference, reference._replace(sentences=turned)).worst == pytest.approx(1)
+
+
+def test_tokens_that_are_not_numbers_or_not_there_are_worst() -> None:
+    reference = EncodedTexts([_AXES[:2]], [_AXES[:1], _AXES[1:]])
+    missing = compare_tokens(reference, reference._replace(documents=[_AXES[:1], _AXES[2:]]))
+    assert missing.worst == np.inf
+    broken = reference._replace(documents=[np.full((1, 3), np.nan, np.float32), _AXES[1:]])
+    assert not compare_tokens(reference, broken).worst <= 1.0

@@ -15,6 +15,7 @@ from tiercel.errors import ModelError
 from tiercel.models import zoo
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
+from tiercel.models.forms import FORMS, Wanted
 
 _OTHER_WAYS = r"tiercel\[minilm\].*local model folder.*--encoder none"
 
@@ -116,15 +117,13 @@ def test_an_exported_folder_is_used_as_it_is(exported_fp32: ExportReport, tmp_pa
     assert zoo.prepare_model(str(exported_fp32.folder), cache_dir=tmp_path, offline=True) == exported_fp32.folder
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ModelError, match="this model is exported as fp32; expected int8"):
-        zoo.prepare_model(str(exported_fp32.folder), cache_dir=tmp_path, precision="int8", offline=True)
+        zoo.prepare_model(str(exported_fp32.folder), cache_dir=tmp_path, wanted=Wanted("int8"), offline=True)
 
 
 def test_the_cache_tells_weights_and_precision_apart(bert_folder: Path, prompted_folder: Path, tmp_path: Path) -> None:
     sources = [zoo.find_source(str(folder), offline=True) for folder in (bert_folder, prompted_folder)]
-    folders = {
-        zoo.cache_folder(source, tmp_path, precision=precision) for source in sources for precision in ("fp32", "int8")
-    }
-    assert len(folders) == 4
+    folders = {zoo.cache_folder(source, tmp_path, form=form) for source in sources for form in FORMS[:5]}
+    assert len(folders) == 10
     assert all(folder.parent == tmp_path / "models" for folder in folders)
 
 
@@ -139,12 +138,12 @@ def test_a_second_preparation_exports_nothing(bert_folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "tiercel.json"])
 def test_a_damaged_export_in_the_cache_is_made_again(bert_folder: Path, tmp_path: Path, name: str) -> None:
-    folder = zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, precision="fp32")
+    folder = zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, wanted=Wanted("fp32"))
     fingerprint = OnnxEncoder(folder).fingerprint
     (folder / name).write_bytes((folder / name).read_bytes()[:-100])
     with pytest.raises(ModelError):
         OnnxEncoder(folder)
-    assert zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, precision="fp32") == folder
+    assert zoo.prepare_model(str(bert_folder), cache_dir=tmp_path, wanted=Wanted("fp32")) == folder
     assert OnnxEncoder(folder).fingerprint == fingerprint
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,92 @@ def make_encoder(folder: Path, *, architecture: str = "bert", prompts: bool = Fa
     return folder
 
 
+def make_joint_encoder(folder: Path) -> Path:
+    """Transformer, mean pooling, and behind them a linear projection of the tokens to 8 dimensions."""
+    with quiet():
+        import torch
+        from sentence_transformers import SentenceTransformer, models
+
+        torch.manual_seed(7)
+        base = folder.parent / f"{folder.name}-base"
+        _make_transformer(base, "bert")
+        transformer = models.Transformer(str(base), max_seq_length=MAX_TOKENS)
+        pooling = models.Pooling(32, pooling_mode="mean")
+        chosen = {"query": QUERY_PROMPT, "document": DOCUMENT_PROMPT}
+        model = SentenceTransformer(modules=[transformer, pooling, _projection()], device="cpu", prompts=chosen)
+        model.save(str(folder), safe_serialization=True)
+    return folder
+
+
+def make_multi_vector(
+    folder: Path,
+    *,
+    architecture: str = "bert",
+    expansion: dict[str, Any] | None = None,
+    query_length: int | None = None,
+    skipped: Sequence[str] = (),
+    prompts: dict[str, str] | None = None,
+    normalized: bool = True,
+) -> Path:
+    """A MultiVectorEncoder of 8 dimensions with documents of 20 tokens, saved by sentence-transformers."""
+    with quiet():
+        import torch
+        from sentence_transformers import MultiVectorEncoder
+        from sentence_transformers.base.modules import Normalize, Transformer
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+        torch.manual_seed(7)
+        base = folder.parent / f"{folder.name}-base"
+        _make_transformer(base, architecture)
+        lengths: dict[str, Any] = {"query_length": query_length, "document_length": 20, "query_expansion": expansion}
+        transformer = Transformer(str(base), max_seq_length=MAX_TOKENS, **lengths)
+        modules = [transformer, _projection(), MultiVectorMask(skiplist_words=list(skipped))]
+        if normalized:
+            modules.append(Normalize(module_input_name="token_embeddings"))
+        MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts).save(str(folder))
+    return folder
+
+
+def make_stanford(folder: Path, **settings: Any) -> Path:
+    """A ColBERT as Stanford's code saves it: BERT with a projection to 8 dimensions, and artifact.metadata."""
+    with quiet():
+        import torch
+        from transformers import BertConfig, BertModel, BertPreTrainedModel
+
+        class HF_ColBERT(BertPreTrainedModel):  # type: ignore[misc]
+            def __init__(self, config: Any) -> None:
+                super().__init__(config)
+                self.bert = BertModel(config)
+                self.linear = torch.nn.Linear(config.hidden_size, 8, bias=False)
+                self.post_init()
+
+        torch.manual_seed(7)
+        markers = ["[unused0]", "[unused1]"]
+        model = HF_ColBERT(BertConfig(**_SIZES, vocab_size=len(VOCABULARY) + 2, max_position_embeddings=64))
+        _spread(model)
+        model.save_pretrained(folder)
+        write_tokenizer(folder, added=markers)
+        common = {"query_token_id": markers[0], "doc_token_id": markers[1], "query_maxlen": 12, "doc_maxlen": 20}
+        (folder / "artifact.metadata").write_text(json.dumps(common | settings))
+    return folder
+
+
+def _projection() -> Any:
+    import torch
+    from sentence_transformers.base.modules.dense import Dense
+
+    linear = torch.nn.Identity()
+    return Dense(32, 8, bias=False, activation_function=linear, module_input_name="token_embeddings")
+
+
+def load_multi_vector(folder: Path) -> Any:
+    """A late-interaction model through sentence-transformers."""
+    with quiet():
+        from sentence_transformers import MultiVectorEncoder
+
+        return MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
+
+
 def make_cross_encoder(folder: Path, *, architecture: str = "bert", labels: int = 1, modules: bool = False) -> Path:
     """A sequence classifier of hidden size 32 and 2 layers, saved by transformers, or by sentence-transformers."""
     with quiet():
@@ -61,9 +147,7 @@ def make_cross_encoder(folder: Path, *, architecture: str = "bert", labels: int 
         common: dict[str, Any] = {"vocab_size": len(VOCABULARY), "max_position_embeddings": MAX_TOKENS + 40}
         config = getattr(transformers, f"{name}Config")(**common | settings, num_labels=labels)
         network = getattr(transformers, f"{name}ForSequenceClassification")(config)
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                parameter.data.mul_(6.0)
+        _spread(network)
         network.save_pretrained(folder)
         write_tokenizer(folder, roberta=architecture == "roberta")
         if modules:
@@ -112,15 +196,19 @@ def _make_transformer(folder: Path, architecture: str) -> None:
         network = BertModel(config)
     else:
         network = DistilBertModel(DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64))
-    # Weights as they are drawn (deviation .02) give all texts nearly the same vector.
-    for weight in network.parameters():
-        if weight.dim() > 1:
-            weight.data.mul_(6.0)
+    _spread(network)
     network.save_pretrained(folder, safe_serialization=True)
     write_tokenizer(folder)
 
 
-def write_tokenizer(folder: Path, *, roberta: bool = False) -> Path:
+def _spread(network: Any) -> None:
+    """Weights as they are drawn (deviation .02) give all texts nearly the same vector."""
+    for weight in network.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(6.0)
+
+
+def write_tokenizer(folder: Path, *, roberta: bool = False, added: Sequence[str] = ()) -> Path:
     """A lower-casing WordPiece tokenizer.json over VOCABULARY, with the files beside it that transformers reads.
 
     `roberta`: pairs are joined by two separators, and there are no token types.
@@ -128,7 +216,8 @@ def write_tokenizer(folder: Path, *, roberta: bool = False) -> Path:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     folder.mkdir(parents=True, exist_ok=True)
-    ids = {token: position for position, token in enumerate(VOCABULARY)}
+    vocabulary = [*VOCABULARY, *added]
+    ids = {token: position for position, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -142,7 +231,7 @@ def write_tokenizer(folder: Path, *, roberta: bool = False) -> Path:
         tokenizer.post_processor = processors.RobertaProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     tokenizer.enable_padding(length=64)  # what a published tokenizer.json often declares, and ours must undo
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     settings: dict[str, Any] = {
         "tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64, "pad_token": "[PAD]",
         "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",

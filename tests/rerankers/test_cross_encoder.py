@@ -19,6 +19,7 @@ from tiercel.models.export_cross_encoder import export
 from tiercel.models.zoo import find_source, prepare_model
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
+from tiercel.rerankers.long_documents import LONG_STRATEGIES, LongDocuments
 from tiercel.types import DocId, Document, Query, QueryId
 
 MAX_TOKENS = 64
@@ -84,6 +85,19 @@ class TestInt8(_Conformance):
         return OnnxCrossEncoder(cross_int8.folder, threads=2)
 
 
+@pytest.fixture(scope="session")
+def cross_openvino(cross_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    pytest.importorskip("openvino", reason="the extra tiercel[openvino] is not installed")
+    target = tmp_path_factory.mktemp("exported") / "cross-openvino"
+    return export(find_source(str(cross_folder), offline=True), target, precision="int8", backend="openvino")
+
+
+class TestOpenVino(_Conformance):
+    @pytest.fixture
+    def reranker(self, cross_openvino: ExportReport) -> OnnxCrossEncoder:
+        return OnnxCrossEncoder(cross_openvino.folder, threads=2)
+
+
 class TestSigmoid(_Conformance):
     @pytest.fixture
     def reranker(self, cross_int8: ExportReport) -> OnnxCrossEncoder:
@@ -96,6 +110,16 @@ class TestPaddedBatches(_Conformance):
     @pytest.fixture
     def reranker(self, cross_fp32: ExportReport) -> OnnxCrossEncoder:
         return OnnxCrossEncoder(cross_fp32.folder, batch_tokens=150)
+
+
+class TestLong(_Conformance):
+    """Over the long document among the texts and the 100,000 characters of the suite, which the model alone cuts."""
+
+    @pytest.fixture(params=LONG_STRATEGIES)
+    def reranker(self, request: pytest.FixtureRequest, cross_int8: ExportReport) -> LongDocuments:
+        inner = OnnxCrossEncoder(cross_int8.folder, threads=2)
+        tokens = inner.tokenizer
+        return LongDocuments(inner, request.param, window=tokens.room, overlap=5, pieces=tokens.count)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +205,31 @@ def test_more_documents_than_are_held_at_once(cross_int8: ExportReport, monkeypa
 
 def test_a_score_that_is_no_number_names_the_pair(cross_fp32: ExportReport, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = OnnxCrossEncoder(cross_fp32.folder)
-    scores = iter([0.5, float("nan")])
-    monkeypatch.setattr("tiercel.rerankers.cross_encoder.score_one", lambda session, pair: next(scores))
+    broken = np.array([0.5, np.nan], dtype=np.float32)
+    monkeypatch.setattr("tiercel.rerankers.cross_encoder.score_pairs", lambda *_, **__: broken)
     with pytest.raises(ModelError, match=r"tiny-cross: .* score nan to the pair of query 'q' and document 'd\d'"):
         reranker.score([_group(QUERY, TEXTS[:2])])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("batch_tokens", [None, 1000])
+def test_any_number_at_a_time_scores_the_same(cross_fp32: ExportReport, size: int, batch_tokens: int | None) -> None:
+    texts = [*TEXTS, *(f"{text} far north" for text in TEXTS)]
+    reranker = OnnxCrossEncoder(cross_fp32.folder, batch_tokens=batch_tokens)
+    (together,) = reranker.score([_group(QUERY, texts)])
+    parts = [reranker.score([_group(QUERY, texts[start : start + size])])[0] for start in range(0, len(texts), size)]
+    np.testing.assert_allclose(np.concatenate(parts), together, rtol=0, atol=0 if batch_tokens is None else 1e-5)
+
+
+def test_every_window_of_a_long_document_is_scored_as_a_document_of_its_own(cross_int8: ExportReport) -> None:
+    reranker = OnnxCrossEncoder(cross_int8.folder)
+    sentences = ["the falcon hunts by the river. " * 5, "bread is sold by the bridge. " * 5, "nobody swims. " * 10]
+    windows = [sentence.strip() for sentence in sentences]
+    (alone,) = reranker.score([_group(QUERY, windows)])
+    long = LongDocuments(reranker, "max", window=45, pieces=reranker.tokenizer.count)
+    (scores,) = long.score([_group(QUERY, [" ".join(windows), windows[1]])])
+    assert scores.tolist() == [alone.max(), alone[1]]
+    assert (long.cost.documents, long.cost.pairs, long.truncated) == (2, 4, 0)
 
 
 def test_int8_is_not_padded(cross_int8: ExportReport) -> None:

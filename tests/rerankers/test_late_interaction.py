@@ -1,69 +1,37 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from numpy.typing import NDArray
 
 from tests.conformance.reranker import ODD_TEXTS, RerankerConformance
-from tests.index.made import FALCONS, named, zipf_texts
-from tiercel.errors import UsageError
-from tiercel.index.ann import FloatMatrix
+from tests.index.made import FALCONS, HashedTokens, build_index, named, settings_of, zipf_texts
+from tests.models.tiny import make_multi_vector
+from tiercel.config import TokenCodec
+from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.residual import CODECS
-from tiercel.index.token_vectors import TokenVectors, TokenVectorWriter, open_token_vectors
-from tiercel.protocols import CandidateGroup, Reranker, TokenEncoder
+from tiercel.index.store import Index
+from tiercel.index.stored_tokens import StoredTokens
+from tiercel.models.description import ModelSource
+from tiercel.models.export_late_interaction import export
+from tiercel.models.token_encoder import OnnxTokenEncoder
+from tiercel.protocols import CandidateGroup, Reranker
+from tiercel.rerankers import late_interaction
 from tiercel.rerankers.late_interaction import LateInteraction
 from tiercel.types import DocId, Document, Query, QueryId
 
-STOP_WORDS = {"a", "the", "in", "is"}
 MANY = named(zipf_texts(100, words=60, seed=1))
 ODD = named(ODD_TEXTS, shape="odd{}")
 LONG = Document(DocId("long"), "the falcon hunts by the cold river " * 2000)
 
 
-class HashedTokens:
-    """Each word is a fixed random direction; of documents, stop words are skipped. Counts what it encodes."""
-
-    truncated = 0
-
-    def __init__(self, dimension: int = 16) -> None:
-        self.dimension = dimension
-        self.fingerprint = f"hashed-tokens-{dimension}"
-        self.encoded: list[int] = []
-
-    def encode_queries(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        return self._encode([text.lower().split() for text in texts])
-
-    def encode_documents(self, texts: Sequence[str]) -> list[FloatMatrix]:
-        return self._encode([[word for word in text.lower().split() if word not in STOP_WORDS] for text in texts])
-
-    def _encode(self, texts: Sequence[Sequence[str]]) -> list[FloatMatrix]:
-        self.encoded.append(len(texts))
-        empty = np.zeros((0, self.dimension), dtype=np.float32)
-        return [np.concatenate([empty, *(self._direction(word) for word in words)]) for words in texts]
-
-    def _direction(self, word: str) -> FloatMatrix:
-        seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
-        drawn = np.random.default_rng(seed).standard_normal((1, self.dimension))
-        return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)
-
-
-class Stored:
-    """The token vectors of documents, kept in one segment."""
-
-    def __init__(self, folder: Path, documents: Sequence[Document], encoder: TokenEncoder, choice: str) -> None:
-        writer = TokenVectorWriter(folder, choice, encoder.dimension)
-        writer.add(encoder.encode_documents([document.full_text for document in documents]))
-        writer.finish()
-        self._rows = {document.id: row for row, document in enumerate(documents)}
-        self._vectors: TokenVectors = open_token_vectors(folder, len(documents), encoder.dimension, choice)
-
-    def token_vectors(self, doc_ids: Sequence[DocId]) -> tuple[FloatMatrix, NDArray[np.int64]]:
-        return self._vectors.gather(np.array([self._rows[one] for one in doc_ids]))
+def stored(folder: Path, documents: Sequence[Document], choice: TokenCodec = "fp16") -> StoredTokens:
+    """The token vectors of documents, kept in an index."""
+    settings = settings_of(tokens=choice, token_encoder=HashedTokens())
+    build_index(folder, documents, settings, token_encoder=HashedTokens())
+    return StoredTokens(Index(folder).views)
 
 
 def query(text: str) -> Query:
@@ -97,9 +65,23 @@ class TestEncodedByThreads(TestEncoded):
 class TestStored(TestEncoded):
     @pytest.fixture(params=CODECS)
     def reranker(self, request: pytest.FixtureRequest, tmp_path: Path) -> Reranker:
-        encoder = HashedTokens()
-        stored = Stored(tmp_path / "tokens", [*FALCONS, *MANY, *ODD, LONG], encoder, request.param)
-        return LateInteraction(encoder, stored=stored, threads=2)
+        documents = [*FALCONS, *MANY, *ODD, LONG]
+        return LateInteraction(HashedTokens(), stored=stored(tmp_path / "x", documents, request.param), threads=2)
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnnxTokenEncoder:
+    """A real model, whose queries are filled up with tokens that are not attended to."""
+    folder = tmp_path_factory.mktemp("late")
+    source = make_multi_vector(folder / "source", expansion={"strategy": "fixed", "length": 12}, skipped=[".", ","])
+    found = ModelSource("tiny-late", source, "test")
+    return OnnxTokenEncoder(export(found, folder / "model", precision=request.param).folder, threads=2)
+
+
+class TestModel(TestEncoded):
+    @pytest.fixture
+    def reranker(self, model: OnnxTokenEncoder) -> Reranker:
+        return LateInteraction(model, threads=2)
 
 
 def test_a_word_that_is_there_scores_one() -> None:
@@ -143,12 +125,29 @@ def test_queries_and_distinct_texts_are_encoded_in_one_call_each() -> None:
     assert encoder.encoded == [4, len(FALCONS) + len({document.text for document in MANY})]
 
 
+def test_each_distinct_text_is_encoded_once_and_few_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = LateInteraction(HashedTokens()).score(GROUPS)
+    monkeypatch.setattr(late_interaction, "_SLAB_TEXTS", 10)
+    encoder = HashedTokens()
+    apart = LateInteraction(encoder).score(GROUPS)
+    distinct = len(FALCONS) + len({document.text for document in MANY})
+    assert encoder.encoded == [4, *[10] * (distinct // 10), *([distinct % 10] if distinct % 10 else [])]
+    assert [array.tolist() for array in apart] == [array.tolist() for array in whole]
+
+
 def test_where_vectors_are_stored_only_queries_are_encoded(tmp_path: Path) -> None:
     encoder = HashedTokens()
-    stored = Stored(tmp_path / "tokens", [*FALCONS, *MANY], encoder, "fp16")
-    encoder.encoded.clear()
-    LateInteraction(encoder, stored=stored).score([*GROUPS, CandidateGroup(query("none"), [])])
+    reranker = LateInteraction(encoder, stored=stored(tmp_path / "x", [*FALCONS, *MANY]))
+    reranker.score([*GROUPS, CandidateGroup(query("none"), [])])
     assert encoder.encoded == [4]
+    assert not reranker.reads
+
+
+def test_texts_that_are_read_are_cut_and_counted() -> None:
+    reranker = LateInteraction(HashedTokens(window=3))
+    reranker.score(GROUPS[:2])
+    assert reranker.reads
+    assert reranker.truncated == 3  # d1, d2 and d3; queries are not counted
 
 
 def test_nothing_is_encoded_for_nothing() -> None:
@@ -157,14 +156,12 @@ def test_nothing_is_encoded_for_nothing() -> None:
     assert encoder.encoded == []
 
 
-@pytest.mark.parametrize(("choice", "apart"), [("fp16", 1e-3), ("int8", 0.02), ("residual4", 0.3), ("residual2", 0.8)])
+@pytest.mark.parametrize(("choice", "apart"), [("fp16", 1e-3), ("int8", 0.02), ("4bit", 0.3), ("2bit", 0.8)])
 def test_stored_vectors_score_as_new_ones_within_what_their_form_rounds(
-    tmp_path: Path, choice: str, apart: float
+    tmp_path: Path, choice: TokenCodec, apart: float
 ) -> None:
-    encoder = HashedTokens()
-    stored = Stored(tmp_path / "tokens", [*FALCONS, *MANY], encoder, choice)
-    fresh, kept = LateInteraction(encoder).score(GROUPS), LateInteraction(encoder, stored=stored).score(GROUPS)
-    for first, second in zip(fresh, kept, strict=True):
+    kept = LateInteraction(HashedTokens(), stored=stored(tmp_path / "x", [*FALCONS, *MANY], choice)).score(GROUPS)
+    for first, second in zip(LateInteraction(HashedTokens()).score(GROUPS), kept, strict=True):
         assert_allclose(first, second, atol=apart)
 
 
@@ -173,16 +170,25 @@ def test_threads_do_not_change_a_bit() -> None:
     assert [array.tolist() for array in one] == [array.tolist() for array in four]
 
 
-def test_an_error_of_the_store_comes_through(tmp_path: Path) -> None:
-    stored = Stored(tmp_path / "tokens", FALCONS, HashedTokens(), "fp16")
-    with pytest.raises(KeyError):
-        LateInteraction(HashedTokens(), stored=stored, threads=2).score(GROUPS)
+def test_tasks_are_cut_by_tokens_and_do_not_change_a_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stored(tmp_path / "x", [*FALCONS, *MANY])
+    whole = LateInteraction(HashedTokens(), stored=source).score(GROUPS)
+    for tokens in (1, 7, 50):
+        monkeypatch.setattr(late_interaction, "_TASK_TOKENS", tokens)
+        parts = LateInteraction(HashedTokens(), stored=source, threads=2).score(GROUPS)
+        assert [array.tolist() for array in parts] == [array.tolist() for array in whole]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_of_the_store_comes_through(tmp_path: Path, threads: int) -> None:
+    reranker = LateInteraction(HashedTokens(), stored=stored(tmp_path / "x", FALCONS), threads=threads)
+    with pytest.raises(IndexStoreError, match="no document has the id 'd00000'"):
+        reranker.score(GROUPS)
 
 
 def test_vectors_of_another_dimension_are_refused(tmp_path: Path) -> None:
-    stored = Stored(tmp_path / "tokens", FALCONS, HashedTokens(), "fp16")
     with pytest.raises(UsageError, match="Take the encoder that the documents were encoded with"):
-        LateInteraction(HashedTokens(8), stored=stored).score(GROUPS[:1])
+        LateInteraction(HashedTokens(8), stored=stored(tmp_path / "x", FALCONS)).score(GROUPS[:1])
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,6 +229,26 @@ def test_the_cost_is_what_was_read() -> None:
     reranker.score([CandidateGroup(QUERY, [document(LONG, "T")])])
     assert reranker.cost == Cost(documents=3, pairs=7, tokens=37)
     assert reranker.cost.windows_per_document == 7 / 3
+
+
+def test_the_fingerprint_changes_with_what_is_read() -> None:
+    class Known(Counter):
+        fingerprint = "abc"
+
+    def of(inner: Reranker, strategy: LongStrategy = "max", **settings: Any) -> str:
+        return LongDocuments(inner, strategy, **{"window": 40, **settings}).fingerprint
+
+    first = of(Known())
+    assert first == of(Known())
+    assert "abc" in first
+    others = [
+        of(Counter()),
+        of(Known(), "sum"),
+        of(Known(), window=41),
+        of(Known(), overlap=3),
+        of(Known(), kind="tokens"),
+    ]
+    assert len({first, *others}) == 6
 
 
 def test_weights_and_terms_of_the_extract() -> None:

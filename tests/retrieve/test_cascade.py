@@ -23,7 +23,7 @@ from tests.retrieve.small import (
 from tiercel.errors import ModelError, UsageError
 from tiercel.protocols import CandidateGroup, Reranker, Retriever
 from tiercel.retrieve.cascade import Cascade, RerankStep
-from tiercel.retrieve.fusion import Fusion, FusionLeg
+from tiercel.retrieve.fusion import Fusion, FusionLeg, FusionMethod
 from tiercel.types import DocId, Hit, Query, QueryId, Ranking
 
 
@@ -32,7 +32,7 @@ def two_legs() -> Fusion:
 
 
 def small_cascade(store: Store | None = None) -> Cascade:
-    stages = [RerankStep("letters", SharedLetters(), 3), RerankStep("short", ShorterFirst())]
+    stages = [RerankStep("letters", SharedLetters(), 3, FusionMethod.RRF), RerankStep("short", ShorterFirst())]
     return Cascade(two_legs(), stages, store or Store(), recall_keep=4)
 
 
@@ -85,6 +85,18 @@ def test_by_hand() -> None:
     assert trace.ranking.hits == (Hit(DocId("d4"), -15.0), Hit(DocId("d1"), -24.0))
     assert [stage.name for stage in trace.stages] == ["overlap", "short"]
     assert trace.ranking.stage == "short"
+
+
+def test_a_fused_step_by_hand() -> None:
+    def hits(weight: float) -> tuple[Hit, ...]:
+        step = RerankStep("short", ShorterFirst(), 2, FusionMethod.MINMAX, weight)
+        (trace,) = Cascade(OverlapRetriever(), [step], Store(), recall_keep=3).trace([QUERIES[0]], keep=10)
+        assert trace.ranking.stage == "short"
+        return trace.ranking.hits
+
+    # Before it: d2 2, d1 1, d4 1, that is 1, 0, 0. Its own: d2 -26, d1 -24, d4 -15, that is 0, 2/11, 1.
+    assert hits(1.0) == (Hit(DocId("d2"), 1.0), Hit(DocId("d4"), 1.0))
+    assert hits(2.0) == (Hit(DocId("d4"), 2.0), Hit(DocId("d2"), 1.0))
 
 
 def test_the_trace_shows_every_stage() -> None:

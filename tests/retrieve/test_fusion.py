@@ -13,7 +13,17 @@ from tests.conformance.retriever import RetrieverConformance
 from tests.retrieve.small import QUERIES, UNMATCHED, FrequencyRetriever, OverlapRetriever, ranking
 from tiercel.errors import UsageError
 from tiercel.protocols import Retriever
-from tiercel.retrieve.fusion import LEG_DEPTH, Fusion, FusionLeg, FusionMethod, minmax_fusion, reciprocal_rank_fusion
+from tiercel.retrieve.fusion import (
+    LEG_DEPTH,
+    Fusion,
+    FusionLeg,
+    FusionMethod,
+    fuse_runs,
+    interleaving,
+    minmax_fusion,
+    reciprocal_rank_fusion,
+    weighted_sum,
+)
 from tiercel.types import DocId, Hit, Query, QueryId, Ranking
 
 Q = Query(QueryId("q"), "anything")
@@ -67,7 +77,51 @@ def test_minmax_of_one_hit_and_of_equal_scores_is_one() -> None:
     assert as_dict(minmax_fusion([one, two], keep=10)) == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
-@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, minmax_fusion])
+def test_another_constant_of_rrf() -> None:
+    one, two = ranking(Q, ("a", 9.0), ("b", 8.0)), ranking(Q, ("b", 0.5))
+    assert as_dict(reciprocal_rank_fusion([one, two], keep=10, k=1)) == pytest.approx({"a": 1 / 2, "b": 1 / 3 + 1 / 2})
+
+
+def test_a_weighted_sum_by_hand() -> None:
+    one, two = ranking(Q, ("a", 3.0), ("b", 1.0)), ranking(Q, ("c", 2.0), ("b", -1.0))
+    fused = weighted_sum([one, two], weights=[0.5, 2], keep=10)
+    assert fused.hits == (Hit(DocId("c"), 4.0), Hit(DocId("a"), 1.5), Hit(DocId("b"), -1.5))
+
+
+def test_interleaving_by_hand() -> None:
+    one = ranking(Q, ("c", 3.0), ("b", 2.0), ("a", 1.0))
+    two = ranking(Q, ("b", 9.0), ("d", 8.0))
+    # c; b; b again, d; a.
+    fused = interleaving([one, two], keep=10)
+    assert fused.hits == (Hit(DocId("c"), 1), Hit(DocId("b"), 1 / 2), Hit(DocId("d"), 1 / 3), Hit(DocId("a"), 1 / 4))
+    assert interleaving([two, one], keep=2).doc_ids == ["b", "c"]
+    with pytest.raises(ValueError, match="interleaving takes no weights"):
+        interleaving([one, two], weights=[1, 2], keep=10)
+    with pytest.raises(UsageError, match="interleaving with weights"):
+        Fusion(
+            [FusionLeg("a", OverlapRetriever(), 2), FusionLeg("b", OverlapRetriever())], method=FusionMethod.INTERLEAVE
+        )
+
+
+@settings(deadline=None)
+@given(one=rankings(), two=rankings(), top=st.integers(0, 8))
+def test_twice_as_many_interleaved_hold_the_first_of_both(one: Ranking, two: Ranking, top: int) -> None:
+    merged = interleaving([one, two], keep=100).doc_ids
+    assert set(one.doc_ids[:top]) | set(two.doc_ids[:top]) <= set(merged[: 2 * top])
+    assert len(merged) == len(set(one.doc_ids) | set(two.doc_ids))
+    assert interleaving([one, one], keep=100).doc_ids == one.doc_ids
+
+
+def test_runs_are_fused_query_by_query() -> None:
+    other = Query(QueryId("r"), "other")
+    one = [ranking(Query(Q.id, ""), ("a", 2.0)), ranking(other, ("x", 1.0))]
+    two = [ranking(Q, ("b", 2.0), ("a", 1.0))]
+    fused = list(fuse_runs([one, two], weighted_sum, keep=10, weights=[1, 3]))
+    assert [r.query for r in fused] == [Q, other]
+    assert [as_dict(r) for r in fused] == [{"b": 6, "a": 5}, {"x": 1}]
+
+
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, minmax_fusion, weighted_sum])
 class TestBothMethods:
     def test_empty_legs_add_nothing(self, fuse: Fuse) -> None:
         empty = ranking(Q)
@@ -146,8 +200,9 @@ class CountingLeg(OverlapRetriever):
 class TestFusion(RetrieverConformance):
     @pytest.fixture(params=FusionMethod)
     def retriever(self, request: pytest.FixtureRequest) -> Retriever:
-        legs = [FusionLeg("overlap", OverlapRetriever(), 0.3), FusionLeg("frequency", FrequencyRetriever(), 0.7)]
-        return Fusion(legs, method=request.param)
+        weights = (1, 1) if request.param is FusionMethod.INTERLEAVE else (0.3, 0.7)
+        pairs = zip(("overlap", "frequency"), (OverlapRetriever(), FrequencyRetriever()), weights, strict=True)
+        return Fusion([FusionLeg(*pair) for pair in pairs], method=request.param)
 
     @pytest.fixture
     def queries(self) -> list[Query]:
@@ -177,7 +232,7 @@ def test_a_fusion_fuses_what_its_legs_return() -> None:
     fusion = Fusion([FusionLeg("o", overlap, 2.0), FusionLeg("f", frequency)], name="both")
     for query, fused in zip(QUERIES, fusion.retrieve(QUERIES, keep=3), strict=True):
         lists = [leg.retrieve([query], keep=100)[0] for leg in (overlap, frequency)]
-        assert fused == reciprocal_rank_fusion(lists, weights=[2.0, 1.0], keep=3, stage="both")
+        assert fused == minmax_fusion(lists, weights=[2.0, 1.0], keep=3, stage="both")
 
 
 def test_legs_are_asked_deeper_than_what_is_kept() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiercel.errors import UsageError
-from tiercel.retrieve.fusion import FusionMethod
+from tiercel.retrieve.fusion import DEFAULT_FUSION, FusionMethod
 from tiercel.retrieve.spec import Leg, PipelineSpec, Recall, RerankStage, check_names, parse, resolve_keeps
 
 MODELS = st.from_regex(r"[A-Za-z0-9./:=%_-]{1,12}", fullmatch=True)
@@ -31,15 +31,18 @@ def specs(draw: st.DrawFn) -> PipelineSpec:
     )
     fused = len(heads) > 1
     legs = tuple(Leg(name, model, draw(WEIGHTS) if fused else 1.0) for name, model in heads)
-    fusion = draw(st.sampled_from(FusionMethod)) if fused else FusionMethod.RRF
+    fusion = draw(st.sampled_from(FusionMethod)) if fused else DEFAULT_FUSION
     keep = draw(KEEPS)
     recall = Recall(legs, fusion, keep)
     stages: list[RerankStage] = []
     narrowest = keep or 10**9 - 1
-    for name, model in draw(st.lists(st.tuples(NAMES, st.just("") | MODELS), max_size=3)):
+    plain = NAMES.filter(lambda name: name not in set(FusionMethod))
+    for name, model in draw(st.lists(st.tuples(plain, st.just("") | MODELS), max_size=3)):
         keep = draw(st.none() | st.integers(1, narrowest))
         narrowest = keep or narrowest
-        stages.append(RerankStage(name, model, keep))
+        own = draw(st.none() | st.sampled_from(FusionMethod))
+        weighed = own not in (None, FusionMethod.INTERLEAVE)
+        stages.append(RerankStage(name, model, keep, own, draw(WEIGHTS) if weighed else 1.0))
     return PipelineSpec(recall, tuple(stages))
 
 
@@ -78,27 +81,36 @@ def test_any_text_parses_or_is_refused_with_its_column(text: str) -> None:
 def test_the_parts_of_a_pipeline() -> None:
     spec = parse("bm25+dense@200,late@50,cross:BAAI/bge-reranker-v2-m3@10")
     assert spec == PipelineSpec(
-        Recall((Leg("bm25"), Leg("dense")), FusionMethod.RRF, 200),
+        Recall((Leg("bm25"), Leg("dense")), FusionMethod.MINMAX, 200),
         (RerankStage("late", keep=50), RerankStage("cross", "BAAI/bge-reranker-v2-m3", 10)),
     )
     assert spec.keeps == (200, 50, 10)
 
 
 def test_weights_and_fusion() -> None:
-    spec = parse("minmax:0.3bm25+0.7dense:models/e5_small.onnx@200")
+    spec = parse("rrf:0.3bm25+0.7dense:models/e5_small.onnx@200")
     assert spec.recall == Recall(
-        (Leg("bm25", weight=0.3), Leg("dense", "models/e5_small.onnx", 0.7)), FusionMethod.MINMAX, 200
+        (Leg("bm25", weight=0.3), Leg("dense", "models/e5_small.onnx", 0.7)), FusionMethod.RRF, 200
+    )
+
+
+def test_a_stage_that_is_fused_with_the_ranking_before_it() -> None:
+    spec = parse("bm25,minmax:late@50,rrf:0.5cross:m@10")
+    assert spec.reranks == (
+        RerankStage("late", keep=50, fusion=FusionMethod.MINMAX),
+        RerankStage("cross", "m", 10, FusionMethod.RRF, 0.5),
     )
 
 
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [
-        ("rrf:bm25+dense", "bm25+dense"),
-        ("rrf:bm25", "bm25"),
+        ("minmax:bm25+dense", "bm25+dense"),
+        ("minmax:bm25", "bm25"),
         ("1bm25+1.00dense@07", "bm25+dense@7"),
         ("2.50bm25+10dense", "2.5bm25+10dense"),
-        ("minmax:bm25+dense", "minmax:bm25+dense"),
+        ("rrf:bm25+dense", "rrf:bm25+dense"),
+        ("bm25,minmax:1.0late@5", "bm25,minmax:late@5"),
         ("dense:a+dense:b", "dense:a+dense:b"),
         ("dense:rrf:x,cross@3", "dense:rrf:x,cross@3"),
     ],
@@ -126,8 +138,16 @@ def test_canonical_form(text: str, canonical: str) -> None:
         ("0.0bm25+dense", 1, "the weight 0"),
         ("-0.3bm25+dense", 1, "'-'"),
         ("0.3bm25", 1, "a single leg"),
-        ("minmax:bm25", 1, "a single leg"),
-        ("bm25,0.5cross", 6, "'0'; expected a rerank stage"),
+        ("rrf:bm25", 1, "a single leg"),
+        (
+            "bm25,0.5cross",
+            6,
+            "the weight 0.5 of a stage that is not fused; expected a fusion before it, as in minmax:0.5",
+        ),
+        ("bm25,minmax:0cross", 6, "the weight 0; expected a number above 0; leave the stage out"),
+        ("bm25,interleave:2cross", 6, "the weight 2 of a stage that is interleaved"),
+        ("bm25,minmax:", 13, "the end; expected a rerank stage"),
+        ("bm25,rrf@5", 6, "a stage called 'rrf', which is the name of a fusion"),
         ("bm25 + dense", 5, "' '; expected a comma or the end"),
         ("bm25@50+dense", 8, "go after the last leg"),
         ("cross:", 7, "the end; expected a model name or path"),

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from tiercel.commands.options import K1, AsJson, B, Long, Measures, QueryForm, QueryIdField, QueryTextField, Variant
+from tiercel.commands.options import (
+    K1,
+    AsJson,
+    B,
+    Long,
+    Measures,
+    ModelPrecision,
+    Overlap,
+    QueryForm,
+    QueryIdField,
+    QueryTextField,
+    Score,
+    Variant,
+    check_reranking,
+)
 from tiercel.config import Settings
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
@@ -34,6 +48,9 @@ def evaluate(
         int | None, typer.Option("-k", min=1, help="Hits per query. Default: what the measures need, at least 100.")
     ] = None,
     long: Long = "first",
+    overlap: Overlap = 0,
+    score: Score = "logit",
+    precision: ModelPrecision = None,
     as_json: AsJson = False,
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -42,6 +59,8 @@ def evaluate(
     """Measure every stage of a pipeline, or ready run files, against judgments."""
     from tiercel.data.qrels import read_qrels
     from tiercel.evaluation.measures import parse_measures
+    from tiercel.reranking import RerankOptions
+    from tiercel.retrieve.spec import parse
 
     wanted = parse_measures(measures or DEFAULT_MEASURES)
     if bool(runs) == (index is not None):
@@ -52,6 +71,9 @@ def evaluate(
     unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
+    reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
+    named = [parse(text) for text in pipelines or ()]
+    check_reranking(reranking, named)
     if [queries, qrels, *(runs or ())].count("-") > 1:
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
     judgments = read_qrels(qrels, split=split)
@@ -67,23 +89,23 @@ def evaluate(
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index
+    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index, what_was_read
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
-    from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
     from tiercel.screen import print_pipeline_reports, say
 
     opened = open_index(index)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
-    specs = [parse(text) for text in pipelines] if pipelines else [default_pipeline(opened)]
-    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=RerankOptions(long=long), say=say)
+    specs = named or [default_pipeline(opened)]
+    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=reranking, say=say)
     cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
         say(f"evaluating {spec}")
         reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
     print_pipeline_reports(reports, as_json=as_json)
+    for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
+        say(f"{line} (over all pipelines, with the queries that were timed)")

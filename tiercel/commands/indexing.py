@@ -8,11 +8,28 @@ from typing import Annotated
 import typer
 
 from tiercel.commands.options import AsJson, IdField, IndexPath, TextField, TitleField, Where
-from tiercel.config import OnDuplicate, Precision, Settings
+from tiercel.config import OnDuplicate, Precision, Settings, TokenCodec
 from tiercel.data.chunking import Chunking, ChunkKind
 from tiercel.data.corpus import CorpusFormat
 from tiercel.data.records import FieldNames
 from tiercel.errors import PartialFailure, UsageError
+
+Tokens = Annotated[
+    TokenCodec | None,
+    typer.Option(help="Keep the vectors of all tokens too, for the stage late, in this form. Default: none are."),
+]
+TokenModel = Annotated[
+    str | None, typer.Option(help="Late-interaction model that makes them. Default: the encoder, in one pass.")
+]
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="NAME=TYPE of a metadata column, if its values do not tell: string, number, boolean, date, list, "
+        "other; repeat for more.",
+    ),
+]
 
 
 def index(
@@ -26,7 +43,7 @@ def index(
     encoder: Annotated[
         str | None, typer.Option(help="Model name or folder; 'none' for BM25 only. Default: all-MiniLM-L6-v2.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Of the encoder. Default: int8.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Of the models. Default: int8.")] = None,
     analyzer: Annotated[
         str | None, typer.Option(help="english (default), none, cjk, or a language that Snowball stems.")
     ] = None,
@@ -48,14 +65,9 @@ def index(
     context: Annotated[
         str | None, typer.Option(help="What precedes a passage: title (default), headings, title,headings, or none.")
     ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            help="NAME=TYPE of a metadata column, if its values do not tell: string, number, boolean, date, list, "
-            "other; repeat for more.",
-        ),
-    ] = None,
+    tokens: Tokens = None,
+    token_model: TokenModel = None,
+    columns: Columns = None,
     on_duplicate: Annotated[
         OnDuplicate, typer.Option(help="An id that comes twice in the sources: refuse all, or let the last one count.")
     ] = "refuse",
@@ -69,7 +81,8 @@ def index(
 ) -> None:
     """Index documents; into an index that is there, add them, each in place of the one with its id."""
     from tiercel.index.columns import parse_declared
-    from tiercel.indexing import IndexOptions, index_documents
+    from tiercel.index_settings import IndexOptions
+    from tiercel.indexing import index_documents
     from tiercel.screen import counting, say
 
     options = IndexOptions(
@@ -82,6 +95,8 @@ def index(
         recall=recall,
         chunking=_chunking(chunk, chunk_size, chunk_overlap),
         context=None if context is None else _context(context),
+        tokens=tokens,
+        token_model=token_model,
         columns=parse_declared(columns) if columns else None,
         on_duplicate=on_duplicate,
         replace=replace,

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tiercel.commands.options import AsJson
-from tiercel.config import Precision, Settings
-
-if TYPE_CHECKING:
-    from tiercel.models.description import ModelFamily
+from tiercel.config import Backend, Precision, Settings
+from tiercel.errors import UsageError
+from tiercel.models.description import ModelFamily
 
 
 def export(
     model: Annotated[
         str, typer.Argument(help="Model name, folder of (sentence-)transformers, or hub name.", metavar="MODEL")
     ],
-    precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "int8",
-    cross_encoder: Annotated[bool, typer.Option("--cross-encoder", help="It is a cross-encoder.")] = False,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the products. Default: int8, on a GPU fp16, or what --bench chose.")
+    ] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What is to run it. Default: onnxruntime.")] = None,
+    family: Annotated[
+        ModelFamily, typer.Option(help="What it is to be used as; a bi-encoder will do for late interaction.")
+    ] = "encoder",
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure every form that runs here; later uses take the best.")
+    ] = False,
+    texts: Annotated[
+        Path | None, typer.Option(help="With --bench: your own texts, one a line. Default: bundled ones.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Turn a bi-encoder or a cross-encoder into ONNX, prove that it gives the same, and keep it in the cache."""
-    from tiercel.app import export_model
-    from tiercel.screen import print_model, say
+    """Turn a model into ONNX, prove that it gives the same, and keep it in the cache."""
+    from tiercel.screen import print_bench, print_model, say
 
-    family: ModelFamily = "cross-encoder" if cross_encoder else "encoder"
     settings = Settings.from_environment()
-    print_model(export_model(model, settings=settings, family=family, precision=precision, say=say))
+    if not bench:
+        from tiercel.app import export_model
+
+        if texts is not None:
+            raise UsageError("--texts without --bench", expected="both: the texts are what is measured")
+        folder = export_model(model, settings=settings, family=family, precision=precision, backend=backend, say=say)
+        print_model(folder, as_json=as_json)
+        return
+    from tiercel.data.files import read_lines
+    from tiercel.models.zoo import bench_model
+
+    if precision or backend:
+        raise UsageError("--precision or --backend with --bench", expected="--bench alone: it measures all of them")
+    lines = None if texts is None else [line for _, line in read_lines(texts) if line.strip()]
+    report = bench_model(model, family=family, settings=settings, texts=lines, progress=say)
+    print_bench(report, as_json=as_json)
 
 
 def models(as_json: AsJson = False) -> None:

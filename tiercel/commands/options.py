@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiercel.config import LongStrategy
+from tiercel.config import LongStrategy, Precision, ScoreKind
 from tiercel.data.queries import QueryFormat
+from tiercel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tiercel.reranking import RerankOptions
+    from tiercel.retrieve.spec import PipelineSpec
 
 IndexPath = Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -33,6 +40,25 @@ Long = Annotated[
     LongStrategy,
     typer.Option(help="What a reranker makes of the windows of a document longer than its own, or an extract."),
 ]
+Overlap = Annotated[
+    int, typer.Option(min=0, help="Most tokens (words, marks) that a window of --long repeats of the one before.")
+]
+Score = Annotated[ScoreKind, typer.Option(help="A cross-encoder's own number, or its sigmoid.")]
+ModelPrecision = Annotated[
+    Precision | None, typer.Option(help="Of the reranker. Default: int8, or what an exported folder has.")
+]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
+
+
+def check_reranking(options: RerankOptions, pipelines: Iterable[PipelineSpec]) -> None:
+    """Raise UsageError where something is asked of stages that rerank, and no pipeline has one."""
+    from tiercel.reranking import RerankOptions
+
+    usual = asdict(RerankOptions())
+    asked = [f"--{name}" for name, value in asdict(options).items() if value != usual[name]]
+    if asked and not any(spec.reranks for spec in pipelines):
+        raise UsageError(
+            f"{' and '.join(asked)} without a stage that reranks", expected="a stage such as cross:MODEL in --pipeline"
+        )

@@ -13,12 +13,16 @@ from tiercel.commands.options import (
     B,
     IndexPath,
     Long,
+    ModelPrecision,
+    Overlap,
     Pipeline,
     QueryForm,
     QueryIdField,
     QueryTextField,
+    Score,
     Variant,
     Where,
+    check_reranking,
 )
 from tiercel.config import Settings
 from tiercel.data.queries import QueryFormat
@@ -45,12 +49,19 @@ def search(
         bool, typer.Option("--passages", help="Rank passages, not documents by their best passage.")
     ] = False,
     long: Long = "first",
+    overlap: Overlap = 0,
+    score: Score = "logit",
+    precision: ModelPrecision = None,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
     variant: Variant = "lucene",
 ) -> None:
-    """Answer one query, or a file of queries."""
+    """Answer one query, or a file of queries.
+
+    A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text of the whole document, as far as the model
+    reads or --long says; with --passages, the passage.
+    """
     from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
@@ -61,19 +72,20 @@ def search(
         raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
     if run is None and run_format is not None:
         raise UsageError("--run-format without --run", expected="a run for it to be the form of")
-    if long != "first" and "cross" not in pipeline:
-        raise UsageError("--long without a stage that reranks", expected="cross:MODEL in --pipeline")
     if run is not None and passages:
         raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
+    named = [parse(pipeline)] if pipeline else []
+    reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
+    check_reranking(reranking, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
     opened = open_index(index)
-    spec = parse(pipeline) if pipeline else default_pipeline(opened)
+    (spec,) = named or [default_pipeline(opened)]
     options = SearchOptions(
         where=where,
         passages=passages,
         parameters=BM25(k1=k1, b=b, variant=variant),
-        reranking=RerankOptions(long=long),
+        reranking=reranking,
         say=say,
     )
     cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)

@@ -2,137 +2,193 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from tiercel.data.files import Source, check_source, read_byte_lines, source_name
 from tiercel.data.queries import history_of
-from tiercel.data.records import Record, checked_id, described, excerpt, json_objects, line_of, located
+from tiercel.data.records import (
+    Record,
+    checked_id,
+    described,
+    excerpt,
+    json_objects,
+    line_of,
+    located,
+    merged_metadata,
+)
 from tiercel.errors import InputError
 from tiercel.protocols import CandidateGroup
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
 
-_LINE = 'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …}, …]}'
+_LINE = 'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]}'
 _ID_KEYS = ("id", "_id", "docid", "doc_id")  # as in a corpus, so that no id is taken for metadata
-_PLACED = {*_ID_KEYS, "text", "title"}
+_PLACED = {*_ID_KEYS, "text", "title", "score"}
+_PLACED_OF_HIT = {*_PLACED, "rank", "retrieval_score"}
 
 
-class RunGroups(NamedTuple):
-    """What the rankings of a run are as candidates.
+class Candidates(NamedTuple):
+    """What is to be scored for one query.
 
     Attributes:
-        groups: one per ranking, in the order of the run and of its hits, without the documents that are missing.
-        missing: ids that the run names and the corpus lacks, each once, as they first come in the run.
+        group: the query with its documents.
+        scores: what the stage before gave each document, in the same order; None where it is not told.
     """
 
-    groups: list[CandidateGroup]
-    missing: list[DocId]
+    group: CandidateGroup
+    scores: tuple[float | None, ...]
 
 
-def read_groups(source: Source) -> Iterator[CandidateGroup]:
-    """The groups of a JSONL file or of standard input (`-`), line by line as they are asked for; none: no lines.
+def read_candidates(source: Source) -> Iterator[Candidates]:
+    """The lines of a JSONL file or of standard input (`-`), one by one as they are asked for; none: no lines.
 
     A line is an object with `query`, a string, and `documents`, a list of strings and of objects with `text` and, as
-    they like, `id` (or `_id`, `docid`, `doc_id`) and `title`; other keys of such an object become the document's
-    metadata. A document without an id is called by its position in the list, "0" the first. `query_id` names the
-    query, else the number of its line does; `history` may hold earlier turns. A query and a list may be empty, and
-    other keys of a line are not kept.
+    they like, `id` (or `_id`, `docid`, `doc_id`), `title` and `score`, what the stage before gave; other keys of such
+    an object, and those in its `metadata`, become the document's metadata. What search prints as JSON has the list as
+    `hits`, and that is read as well. A document without an id is called by its position in the list, "0" the first.
+    `query_id` names the query, else the number of its line does; `history` may hold earlier turns. A query and a list
+    may be empty, and other keys of a line are not kept.
 
     Raises InputError at the call for a source that is not there, and at the first line that is no such object, names a
     document twice or has the query id of a line before.
     """
     check_source(source)
-    return _groups(source, source_name(source))
+    return _candidates(source, source_name(source))
 
 
-def groups_from_run(rankings: Sequence[Ranking], queries: Iterable[Query], documents: Iterable[Document]) -> RunGroups:
-    """The rankings of a run as candidates.
+def queries_of_run(rankings: Sequence[Ranking], queries: Iterable[Query]) -> list[Query]:
+    """The query of each ranking with its text: from `queries`, or from the run where they lack it.
 
-    `documents` is read once, to its end, and only what the run names is kept, so memory grows with the run. A query
-    comes from `queries`, or from the run where they lack it; a query of theirs that is not in the run is passed over.
-
-    Raises InputError, before the documents are read, for a query whose text is in neither, and for a document of the
-    run that comes twice.
+    A query of theirs that is not in the run is passed over. Raises InputError for one whose text is in neither.
     """
     asked = {query.id: query for query in queries}
     of_run = [asked.get(ranking.query.id, ranking.query) for ranking in rankings]
-    for query in of_run:
-        if query.id not in asked and not query.text:
-            raise InputError(
-                f"no text for the query {excerpt(query.id)} of the run",
-                expected="each query of the run among the queries",
-                next_step="Give the queries that the run was made with",
-            )
-    named: dict[DocId, Document | None] = {hit.doc_id: None for ranking in rankings for hit in ranking.hits}
-    for document in documents:
-        if document.id not in named:
-            continue
-        if named[document.id] is not None:
-            raise InputError(
-                f"the document id {excerpt(document.id)} a second time",
-                expected="each document of the run once in the corpus",
-                next_step="Remove or rename one of the two",
-            )
-        named[document.id] = document
-    groups = [
-        CandidateGroup(query, [found for hit in ranking.hits if (found := named[hit.doc_id]) is not None])
-        for query, ranking in zip(of_run, rankings, strict=True)
-    ]
-    return RunGroups(groups, [doc_id for doc_id, document in named.items() if document is None])
+    without = [query.id for query in of_run if query.id not in asked and not query.text]
+    if without:
+        others = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise InputError(
+            f"no text for the query {excerpt(without[0])} of the run{others}",
+            expected="each query of the run among the queries",
+            next_step="Give the queries that the run was made with",
+        )
+    return of_run
 
 
-def _groups(source: Source, name: str) -> Iterator[CandidateGroup]:
+def named_by(rankings: Iterable[Ranking]) -> list[DocId]:
+    """The documents that a run names, each once, as they first come."""
+    return list(dict.fromkeys(hit.doc_id for ranking in rankings for hit in ranking.hits))
+
+
+class HeldDocuments:
+    """Those documents of a collection that have one of these ids, held in memory once: id, text and title.
+
+    `documents` is read once, to its end. Satisfies `tiercel.protocols.DocumentStore`. Raises InputError for a document
+    of one of the ids that comes twice.
+    """
+
+    def __init__(self, ids: Iterable[DocId], documents: Iterable[Document]) -> None:
+        self._held: dict[DocId, Document | None] = dict.fromkeys(ids)
+        for document in documents:
+            if document.id not in self._held:
+                continue
+            if self._held[document.id] is not None:
+                raise InputError(
+                    f"the document id {excerpt(document.id)} a second time",
+                    expected="each document of the run once in the corpus",
+                    next_step="Remove or rename one of the two",
+                )
+            self._held[document.id] = Document(document.id, document.text, document.title)
+
+    def get(self, ids: Sequence[DocId]) -> list[Document]:
+        """The documents of these ids, in the same order. Raises InputError for an id that is not held."""
+        return [self._document(doc_id) for doc_id in ids]
+
+    def missing(self, ids: Iterable[DocId]) -> list[DocId]:
+        """Those of the ids that are not held, in the same order."""
+        return [doc_id for doc_id in ids if self._held.get(doc_id) is None]
+
+    def digest(self) -> str:
+        """Of all that is held and of what is missing: changes when a score could."""
+        digest = hashlib.blake2b(digest_size=16)
+        for doc_id, document in self._held.items():
+            digest.update(orjson.dumps([doc_id, document and [document.title, document.text]]))
+        return digest.hexdigest()
+
+    def _document(self, doc_id: DocId) -> Document:
+        document = self._held.get(doc_id)
+        if document is None:
+            raise InputError(f"no document has the id {excerpt(doc_id)}", expected="one that is held")
+        return document
+
+
+def _candidates(source: Source, name: str) -> Iterator[Candidates]:
     lines: dict[QueryId, int] = {}
     numbered = ((number, (number, record)) for number, record in json_objects(read_byte_lines(source), name))
-    for number, group in located(numbered, _group_of, line_of(name)):
-        first = lines.setdefault(group.query.id, number)
+    for number, candidates in located(numbered, _candidates_of, line_of(name)):
+        query_id = candidates.group.query.id
+        first = lines.setdefault(query_id, number)
         if first != number:
             raise InputError(
-                f"the query id {excerpt(group.query.id)} a second time; the first is at {name}:{first}",
+                f"the query id {excerpt(query_id)} a second time; the first is at {name}:{first}",
                 expected="each query once; a line without `query_id` goes by its number",
                 next_step="Remove or rename one of the two",
                 where=f"{name}:{number}",
             )
-        yield group
+        yield candidates
 
 
-def _group_of(numbered: tuple[int, Record]) -> CandidateGroup:
+def _candidates_of(numbered: tuple[int, Record]) -> Candidates:
     number, record = numbered
     query_id = str(number) if record.get("query_id") is None else _id(record["query_id"], "the query id")
     query = Query(QueryId(query_id), _text(record, "query", ""), history_of(record))
-    listed = record.get("documents")
+    key = "documents" if "documents" in record or "hits" not in record else "hits"
+    listed = record.get(key)
     if not isinstance(listed, list):
         raise InputError(
-            f"{described(listed)} as 'documents'" if "documents" in record else "no 'documents'",
+            f"{described(listed)} as {key!r}" if key in record else f"no {key!r}",
             expected="a list of strings and objects",
             next_step=_LINE,
         )
+    placed = _PLACED if key == "documents" else _PLACED_OF_HIT
     documents: dict[DocId, Document] = {}
+    scores: list[float | None] = []
     for position, item in enumerate(listed):
-        document = _document_of(item, position)
+        document, score = _document_of(item, position, key, placed)
         if document.id in documents:
             raise InputError(
                 f"document {excerpt(document.id)} a second time, at position {position}",
-                expected="each id once in 'documents'; a document without one goes by its position, 0 the first",
+                expected=f"each id once in {key!r}; a document without one goes by its position, 0 the first",
             )
         documents[document.id] = document
-    return CandidateGroup(query, list(documents.values()))
+        scores.append(score)
+    return Candidates(CandidateGroup(query, list(documents.values())), tuple(scores))
 
 
-def _document_of(item: Any, position: int) -> Document:
+def _document_of(item: Any, position: int, key: str, placed: set[str]) -> tuple[Document, float | None]:
     if isinstance(item, str):
-        return Document(DocId(str(position)), item)
+        return Document(DocId(str(position)), item), None
     if not isinstance(item, dict):
         raise InputError(
-            f"{described(item)} at position {position} of 'documents'", expected='a string or an object with "text"'
+            f"{described(item)} at position {position} of {key!r}", expected='a string or an object with "text"'
         )
     place = f" of the document at position {position}"
     named = next((item[key] for key in _ID_KEYS if item.get(key) is not None), position)
-    doc_id = _id(named, f"the id{place}")
+    doc_id = DocId(_id(named, f"the id{place}"))
     text = _text(item, "text", place)
     title = "" if item.get("title") is None else _text(item, "title", place)
-    rest = {key: value for key, value in item.items() if key not in _PLACED}
-    return Document(DocId(doc_id), text, title, rest) if rest else Document(DocId(doc_id), text, title)
+    score = None if item.get("score") is None else _score(item["score"], place)
+    rest = merged_metadata({key: value for key, value in item.items() if key not in placed})
+    return (Document(doc_id, text, title, rest) if rest else Document(doc_id, text, title)), score
+
+
+def _score(value: Any, place: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise InputError(f"{described(value)} as 'score'{place}", expected="a finite number")
+    return float(value)
 
 
 def _id(value: Any, noun: str) -> str:

@@ -24,6 +24,7 @@ from tiercel.data.records import (
     json_objects,
     line_of,
     located,
+    merged_metadata,
     tab_rows,
     take_id,
     take_optional_text,
@@ -181,20 +182,9 @@ def _to_document(fields: FieldNames) -> Callable[[Record], Document]:
         title = take_optional_text(record, title_field)
         if not record:
             return Document(doc_id, text, title)
-        return Document(doc_id, text, title, _merged(record))
+        return Document(doc_id, text, title, merged_metadata(record))
 
     return convert
-
-
-def _merged(record: Record) -> Record:
-    """What is left of a record, BEIR's own `metadata` object opened; a key that is in both keeps its outer value."""
-    inner = record.get("metadata")
-    if isinstance(inner, dict):
-        del record["metadata"]
-        return {**inner, **record}
-    if inner is None:
-        record.pop("metadata", None)
-    return record
 
 
 def _document_of_cells(cells: list[str]) -> Document:

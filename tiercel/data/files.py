@@ -46,11 +46,28 @@ def ending_of(source: Source) -> str:
     return os.path.splitext(name.removesuffix(".gz"))[1]
 
 
+def is_stream(target: Source) -> bool:
+    """Whether what is written there is gone: standard output, a device or a pipe, as against a file or a new name."""
+    return is_stdio(target) or (os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target))
+
+
 def check_source(source: Source) -> None:
     """Raise InputError for a path that leads nowhere, without opening it. Standard input always passes."""
     if not is_stdio(source):
         with _reading(source_name(source)):
             os.stat(source)
+
+
+def check_target(target: Source) -> None:
+    """Raise InputError for a folder and for a file in no folder, without opening it. Standard output always passes."""
+    if is_stdio(target):
+        return
+    path = Path(os.path.realpath(_without_nul(target)))
+    with writing(_printable(target), path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def read_byte_lines(source: Source) -> Iterator[tuple[int, bytes]]:
@@ -62,8 +79,8 @@ def read_byte_lines(source: Source) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(_BOM)
-            if line.endswith(b"\n"):
-                line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+            if line[-1:] == b"\n":
+                line = line[:-2] if line[-2:-1] == b"\r" else line[:-1]
             yield number, line
 
 
@@ -114,19 +131,14 @@ def write_text(target: Source) -> Iterator[TextIO]:
         with _borrowed_stdout() as text:
             yield text
         return
-    if "\0" in str(target):
-        raise InputError("a NUL in a path", where=repr(str(target)))
+    check_target(target)
     # Through links, so that the file is replaced and not the link that leads to it.
     path = Path(os.path.realpath(target))
-    with _writing(_printable(target), path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        # Renaming over /dev/null or a pipe would take the device away.
-        special = path.exists() and not path.is_file()
-        with open(path, "wb") if special else _replacing(path) as stream:
-            compressed = str(target).endswith(".gz")
-            with _text_over(stream, compressed=compressed) as text:
-                yield text
+    # Renaming over /dev/null or a pipe would take the device away.
+    with writing(_printable(target), path), open(path, "wb") if is_stream(path) else _replacing(path) as stream:
+        compressed = str(target).endswith(".gz")
+        with _text_over(stream, compressed=compressed) as text:
+            yield text
 
 
 @contextmanager
@@ -177,9 +189,18 @@ def _not_readable(error: Exception, name: str) -> InputError:
     return InputError(found, expected=expected, next_step=next_step, where=name)
 
 
+def _without_nul(target: Source) -> Source:
+    if "\0" in str(target):
+        raise InputError("a NUL in a path", where=repr(str(target)))
+    return target
+
+
 @contextmanager
-def _writing(name: str, path: Path) -> Iterator[None]:
-    """Say in words why a target cannot be written; what went wrong with another file passes through untouched."""
+def writing(name: str, path: Path) -> Iterator[None]:
+    """Say in words why a target cannot be written; what went wrong with another file passes through untouched.
+
+    Raises InputError, which calls the target by `name`, for an OSError that concerns `path`.
+    """
     try:
         yield
     except BrokenPipeError:

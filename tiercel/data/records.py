@@ -97,6 +97,17 @@ def located(
         yield number, value
 
 
+def merged_metadata(record: Record) -> Record:
+    """What is left of a record, its own `metadata` object opened; a key that is in both keeps its outer value."""
+    inner = record.get("metadata")
+    if isinstance(inner, dict):
+        del record["metadata"]
+        return {**inner, **record}
+    if inner is None:
+        record.pop("metadata", None)
+    return record
+
+
 def line_of(name: str) -> Callable[[int], str]:
     """How messages name a line of this source."""
     return lambda number: f"{name}:{number}"

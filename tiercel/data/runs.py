@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import orjson
 
@@ -74,20 +76,14 @@ def read_run(source: Source, *, format: RunFormat | None = None) -> list[Ranking
     first, lines = peeked(read_byte_lines(source))
     if not first:
         return []
-    return _READERS[format or _form_of(source, first, name)](lines, name)
+    with _no_search_for_cycles():
+        return _READERS[format or _form_of(source, first, name)](lines, name)
 
 
-def write_run(
-    rankings: Iterable[Ranking], target: Source, *, format: RunFormat | None = None, tag: str = "tiercel"
-) -> None:
-    """Write a run; after an exception the target is as it was. `-` is standard output and needs a format.
+def run_form(target: Source, format: RunFormat | None = None, *, flag: str = "--run-format") -> RunFormat:
+    """The form in which a run is written there: the one that is given, or else what the name's ending stands for.
 
-    TREC scores are `number of hits - rank + 1` and not the real ones: evaluators sort again and break ties in opposite
-    ways, so only strictly decreasing scores mean the same to all of them. JSONL keeps real scores, spans and texts.
-    `tag` is TREC's last column. A ranking without hits has no line in TREC and MS MARCO form, one line in JSONL.
-
-    Raises UsageError (format or tag that cannot be meant) and InputError (an id with white space in a TREC or MS MARCO
-    run, a query twice, a target that cannot be written).
+    Raises UsageError, naming the flag, where neither tells.
     """
     _check_format(format)
     form = format or _ENDINGS.get(ending_of(target))
@@ -95,11 +91,34 @@ def write_run(
         raise UsageError(
             f"the run {'on standard output' if is_stdio(target) else source_name(target)} without a format",
             expected=f"one of {', '.join(RUN_FORMATS)}",
-            next_step="Say which with --run-format, or give the file an ending such as .trec or .jsonl",
+            next_step=f"Say which with {flag}, or give the file an ending such as .trec or .jsonl",
         )
+    return form
+
+
+def write_run(
+    rankings: Iterable[Ranking],
+    target: Source,
+    *,
+    format: RunFormat | None = None,
+    tag: str = "tiercel",
+    retrieved: Iterable[Ranking] = (),
+) -> None:
+    """Write a run; after an exception the target is as it was. `-` is standard output and needs a format.
+
+    TREC scores are `number of hits - rank + 1` and not the real ones: evaluators sort again and break ties in opposite
+    ways, so only strictly decreasing scores mean the same to all of them. JSONL keeps real scores, spans and texts, and
+    for hits of reranked rankings as `retrieval_score` what they had in `retrieved`, the rankings that were reranked.
+    `tag` is TREC's last column. A ranking without hits has no line in TREC and MS MARCO form, one line in JSONL.
+
+    Raises UsageError (format or tag that cannot be meant) and InputError (an id with white space in a TREC or MS MARCO
+    run, a query twice, a target that cannot be written).
+    """
+    form = run_form(target, format)
     if form == "trec" and tag.split() != [tag]:
         raise UsageError(f"the tag {tag!r}", expected="one word, since TREC columns are separated by white space")
     lines_of = _WRITERS[form]
+    before = {ranking.query.id: ranking for ranking in retrieved}
     written: set[QueryId] = set()
     with write_text(target) as text:
         for ranking in rankings:
@@ -109,7 +128,7 @@ def write_run(
                     expected="one ranking for each query in a run",
                 )
             written.add(ranking.query.id)
-            _write_ranking(text.writelines, lines_of(ranking, tag), ranking)
+            _write_ranking(text.writelines, lines_of(ranking, tag, before.get(ranking.query.id)), ranking)
 
 
 def tied_queries(rankings: Iterable[Ranking]) -> int:
@@ -142,16 +161,76 @@ def _form_of(source: Source, first_line: bytes, name: str) -> RunFormat:
     )
 
 
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Millions of hits hold no reference cycles, and looking for some takes a quarter of the time of reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _read_trec(lines: _Lines, name: str) -> list[Ranking]:
-    found: dict[QueryId, dict[DocId, float]] = {}
-    tags: dict[QueryId, str] = {}
     step = "If it is of MS MARCO form, say --run-format msmarco"
     rows = blank_rows(decode_lines(lines, name), name, width=6, meaning=_TREC_COLUMNS, next_step=step)
-    for number, (row, score) in located(rows, lambda cells: (cells, _score_of(cells[4])), line_of(name)):
-        query_id = QueryId(row[0])
-        _add_hit(found.setdefault(query_id, {}), query_id, DocId(row[2]), score, f"{name}:{number}")
-        tags.setdefault(query_id, row[5])
-    return [_ranked(Query(query_id, ""), scores, tags[query_id]) for query_id, scores in found.items()]
+    collector = _Collector()
+    hits: dict[str, float] = {}
+    isfinite = math.isfinite
+    # A deep run has millions of lines: what is done for each of them stands here and not in functions of their own.
+    for number, (query_id, _, doc_id, _, cell, tag) in rows:
+        if query_id != collector.query_id:
+            hits = collector.turn_to(QueryId(query_id), tag)
+        try:
+            score = float(cell)
+        except ValueError:
+            score = math.nan
+        # Python reads 1_0 as ten; nobody who writes a run means that.
+        if not isfinite(score) or "_" in cell:
+            raise InputError(f"the score {excerpt(cell)}", expected="a finite number", where=f"{name}:{number}")
+        if doc_id in hits:
+            raise _repeated(QueryId(query_id), doc_id, f"{name}:{number}")
+        hits[doc_id] = score
+    return collector.rankings()
+
+
+class _Collector:
+    """Hits of one query after another, each made a Ranking when the next begins: all dicts at once are twice as large.
+
+    A query whose lines do not stand together is opened again, and then stays open to the end.
+    """
+
+    def __init__(self) -> None:
+        self.query_id: QueryId | None = None
+        self._tag = ""
+        self._hits: dict[str, float] = {}
+        self._closed: dict[QueryId, Ranking] = {}
+        self._scattered: dict[QueryId, dict[str, float]] = {}
+
+    def turn_to(self, query_id: QueryId, tag: str) -> dict[str, float]:
+        """Where the hits of this query go; `tag` counts if these are its first."""
+        self._close()
+        self.query_id, self._tag, self._hits = query_id, tag, {}
+        if query_id in self._scattered:
+            self._hits = self._scattered[query_id]
+        elif query_id in self._closed:
+            self._hits = {hit.doc_id: hit.score for hit in self._closed[query_id].hits}
+            self._scattered[query_id] = self._hits
+        return self._hits
+
+    def rankings(self) -> list[Ranking]:
+        """One for each query, in the order in which they first came."""
+        self._close()
+        for query_id, hits in self._scattered.items():
+            known = self._closed[query_id]
+            self._closed[query_id] = _ranked(known.query, hits, known.stage)
+        return list(self._closed.values())
+
+    def _close(self) -> None:
+        if self.query_id is not None and self.query_id not in self._scattered:
+            self._closed[self.query_id] = _ranked(Query(self.query_id, ""), self._hits, self._tag)
 
 
 def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
@@ -169,7 +248,8 @@ def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
             )
         taken.add(rank)
     rankings = []
-    for query_id, negated in found.items():
+    for query_id in list(found):  # taken out one by one, so that a large run is not held twice
+        negated = found.pop(query_id)
         above = max(ranks[query_id]) + 1
         scores = {doc_id: above + score for doc_id, score in negated.items()}
         rankings.append(_ranked(Query(query_id, ""), scores, _MSMARCO_STAGE))
@@ -178,28 +258,21 @@ def _read_msmarco(lines: _Lines, name: str) -> list[Ranking]:
 
 def _add_hit(scores: dict[DocId, float], query_id: QueryId, doc_id: DocId, score: float, where: str) -> None:
     if doc_id in scores:
-        raise InputError(
-            f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
-            expected="each document once",
-            next_step="Remove one of the two lines",
-            where=where,
-        )
+        raise _repeated(query_id, doc_id, where)
     scores[doc_id] = score
 
 
-def _ranked(query: Query, scores: dict[DocId, float], stage: str) -> Ranking:
-    return Ranking.from_scores(query, list(scores), scores.values(), stage=stage, keep=len(scores))
+def _repeated(query_id: QueryId, doc_id: str, where: str) -> InputError:
+    return InputError(
+        f"document {excerpt(doc_id)} a second time for query {excerpt(query_id)}",
+        expected="each document once",
+        next_step="Remove one of the two lines",
+        where=where,
+    )
 
 
-def _score_of(cell: str) -> float:
-    try:
-        score = float(cell)
-    except ValueError:
-        score = math.nan
-    # Python reads 1_0 as ten; nobody who writes a run means that.
-    if not math.isfinite(score) or "_" in cell:
-        raise InputError(f"the score {excerpt(cell)}", expected="a finite number")
-    return score
+def _ranked(query: Query, scores: Mapping[DocId, float] | Mapping[str, float], stage: str) -> Ranking:
+    return Ranking.from_scores(query, cast("list[DocId]", list(scores)), scores.values(), stage=stage, keep=len(scores))
 
 
 def _rank_of(cell: str) -> int:
@@ -209,11 +282,12 @@ def _rank_of(cell: str) -> int:
 
 
 def _read_jsonl(lines: _Lines, name: str) -> list[Ranking]:
-    rankings = located(json_objects(lines, name), _ranking_of, line_of(name))
+    rankings = located(json_objects(lines, name), ranking_of, line_of(name))
     return each_query_once(rankings, lambda ranking: ranking.query.id, name)
 
 
-def _ranking_of(record: Record) -> Ranking:
+def ranking_of(record: Record) -> Ranking:
+    """The ranking of a JSONL run's line. Raises InputError, without a place, for a record that is none."""
     query_id = QueryId(checked_id(_string(record, "query_id"), "the query id"))
     query = Query(query_id, _string(record, "query", ""), history_of(record))
     stage = _string(record, "stage", "")
@@ -277,7 +351,7 @@ def _not_storable(ranking: Ranking) -> InputError:
     )
 
 
-def _trec_lines(ranking: Ranking, tag: str) -> list[str]:
+def _trec_lines(ranking: Ranking, tag: str, before: Ranking | None) -> list[str]:
     query_id, count = _one_word(ranking.query.id, "query"), len(ranking.hits)
     return [
         f"{query_id} Q0 {_one_word(hit.doc_id, 'document')} {rank} {count - rank + 1} {tag}\n"
@@ -285,27 +359,35 @@ def _trec_lines(ranking: Ranking, tag: str) -> list[str]:
     ]
 
 
-def _msmarco_lines(ranking: Ranking, tag: str) -> list[str]:
+def _msmarco_lines(ranking: Ranking, tag: str, before: Ranking | None) -> list[str]:
     query_id = _one_word(ranking.query.id, "query")
     return [f"{query_id}\t{_one_word(hit.doc_id, 'document')}\t{rank}\n" for rank, hit in enumerate(ranking.hits, 1)]
 
 
-def _json_lines(ranking: Ranking, tag: str) -> list[str]:
+def record_of(ranking: Ranking, before: Ranking | None = None) -> Record:
+    """A ranking as a line of a JSONL run holds it; `before`, if it was made of another one, has retrieval scores."""
     query = ranking.query
     line: Record = {"query_id": query.id, "query": query.text}
     if query.history:
         line["history"] = query.history
     line["stage"] = ranking.stage
-    line["hits"] = [_hit_record(rank, hit) for rank, hit in enumerate(ranking.hits, 1)]
+    scores = {hit.doc_id: hit.score for hit in before.hits} if before else {}
+    line["hits"] = [_hit_record(rank, hit, scores) for rank, hit in enumerate(ranking.hits, 1)]
+    return line
+
+
+def _json_lines(ranking: Ranking, tag: str, before: Ranking | None) -> list[str]:
     try:
-        return [orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode("utf-8")]
+        return [orjson.dumps(record_of(ranking, before), option=orjson.OPT_APPEND_NEWLINE).decode("utf-8")]
     except orjson.JSONEncodeError as error:
         raise _not_storable(ranking) from error
 
 
-def _hit_record(rank: int, hit: Hit) -> Record:
+def _hit_record(rank: int, hit: Hit, before: Mapping[DocId, float]) -> Record:
     # float(): a score that came out of an array is a NumPy scalar, which has no JSON form of its own.
     record: Record = {"doc_id": hit.doc_id, "rank": rank, "score": float(hit.score)}
+    if hit.doc_id in before:
+        record["retrieval_score"] = float(before[hit.doc_id])
     if hit.span is not None:
         record["span"] = hit.span
     return record
@@ -326,7 +408,7 @@ _READERS: dict[RunFormat, Callable[[_Lines, str], list[Ranking]]] = {
     "msmarco": _read_msmarco,
     "jsonl": _read_jsonl,
 }
-_WRITERS: dict[RunFormat, Callable[[Ranking, str], list[str]]] = {
+_WRITERS: dict[RunFormat, Callable[[Ranking, str, Ranking | None], list[str]]] = {
     "trec": _trec_lines,
     "msmarco": _msmarco_lines,
     "jsonl": _json_lines,

@@ -38,6 +38,7 @@ _ALIASES = {
     "hits": "Success",
     "hit_rate": "Success",
 }
+_QUERIES_AT_ONCE = 500
 _TRAILING_CUTOFF = re.compile(r"^([A-Za-z][A-Za-z_]*)[_.]([0-9]+)$")
 
 
@@ -115,7 +116,7 @@ def evaluate(rankings: Sequence[Ranking], qrels: Qrels, measures: Sequence[Measu
     Raises InputError when no ranking's query is judged or a query has two rankings.
     """
     judged = {query_id: dict(judgments) for query_id, judgments in qrels.items() if judgments}
-    run = _run(rankings)
+    run = _by_query(rankings)
     check_overlap(run, judged)
     per_query = _per_query(run, judged, measures)
     return EvaluationResult(
@@ -123,13 +124,25 @@ def evaluate(rankings: Sequence[Ranking], qrels: Qrels, measures: Sequence[Measu
         per_query=MappingProxyType(per_query),
         means=MappingProxyType({name: math.fsum(by.values()) / len(by) for name, by in per_query.items()}),
         queries=len(judged),
-        missing_queries=sum(not run.get(query_id) for query_id in judged),
+        missing_queries=sum(query_id not in run or not run[query_id].hits for query_id in judged),
         unjudged_queries=sum(query_id not in judged for query_id in run),
         evaluator=_versions(),
     )
 
 
-def check_overlap(run: Collection[QueryId], judged: Collection[QueryId]) -> None:
+def binary_measures(measures: Iterable[Measure], qrels: Qrels) -> list[str]:
+    """Those that tell only relevant from not, grade 1 and up being relevant, where some judgments have higher grades.
+
+    Empty when no grade is above 1. A measure that names its grade, as `RR(rel=2)@10` does, is not among them.
+    """
+    if not any(grade > 1 for judgments in qrels.values() for grade in judgments.values()):
+        return []
+    library = _library()
+    of_library = [_of_library(measure, library) for measure in measures]
+    return [str(full) for full in of_library if "rel" in full.SUPPORTED_PARAMS and "rel" not in full.params]
+
+
+def check_overlap(run: Collection[QueryId], judged: Collection[QueryId], *, where: str = "") -> None:
     """Raise InputError, with an id of each side, when no query is in both."""
     if not set(run).isdisjoint(judged):
         return
@@ -138,6 +151,7 @@ def check_overlap(run: Collection[QueryId], judged: Collection[QueryId]) -> None
     raise InputError(
         f"{ranked}, {judgments}, and no id is in both",
         expected="rankings and judgments of the same queries",
+        where=where,
         next_step="Check that both files belong to the same collection and spell ids alike",
     )
 
@@ -189,8 +203,10 @@ def _base_measure(text: str, name: str, library: Any) -> Any:
     names = {**{known.casefold(): known for known in sorted(registry)}, **_ALIASES}
     if name.casefold() in names:
         return registry[names[name.casefold()]]
-    near = difflib.get_close_matches(name.casefold(), list(names), n=1)
-    _refuse(text, "is not a known measure", f"Did you mean {names[near[0]]}?" if near else "")
+    near = dict.fromkeys(
+        names[match] for match in difflib.get_close_matches(name.casefold(), list(names), n=5, cutoff=0.7)
+    )
+    _refuse(text, "is not a known measure", f"Did you mean {' or '.join(near)}?" if near else "")
 
 
 def _checked_parameters(text: str, base: Any, parameters: Mapping[str, object]) -> dict[str, object]:
@@ -226,31 +242,41 @@ def _refuse(text: str, reason: str, next_step: str = "") -> NoReturn:
     raise UsageError(f"{text!r} {reason}", expected=f"a measure such as {EXAMPLES}", next_step=next_step) from None
 
 
-def _run(rankings: Sequence[Ranking]) -> dict[QueryId, dict[DocId, float]]:
-    """Scores that decrease by one per rank: exact in the 32-bit floats of trec_eval up to 16 million hits."""
-    run: dict[QueryId, dict[DocId, float]] = {}
+def _by_query(rankings: Sequence[Ranking]) -> dict[QueryId, Ranking]:
+    by_query: dict[QueryId, Ranking] = {}
     for ranking in rankings:
-        if ranking.query.id in run:
+        if ranking.query.id in by_query:
             raise InputError(f"query {ranking.query.id!r} has two rankings", expected="one per query")
-        depth = len(ranking.hits)
-        run[ranking.query.id] = {hit.doc_id: float(depth - rank) for rank, hit in enumerate(ranking.hits)}
-    return run
+        by_query[ranking.query.id] = ranking
+    return by_query
+
+
+def _scores(ranking: Ranking, depth: int | None) -> dict[DocId, float]:
+    """Scores that decrease by one per rank: exact in the 32-bit floats of trec_eval up to 16 million hits."""
+    hits = ranking.hits[:depth]
+    return {hit.doc_id: float(len(hits) - rank) for rank, hit in enumerate(hits)}
 
 
 def _per_query(
-    run: Mapping[QueryId, Mapping[DocId, float]],
+    run: Mapping[QueryId, Ranking],
     judged: Mapping[QueryId, Mapping[DocId, int]],
     measures: Sequence[Measure],
 ) -> dict[str, Mapping[QueryId, float]]:
     library = _library()
     # A query without hits is withheld: one provider would divide by its length. It gets the default of 0 below.
-    answered = {query_id: hits for query_id, hits in run.items() if hits and query_id in judged}
+    answered = [query_id for query_id, ranking in run.items() if ranking.hits and query_id in judged]
     values: dict[str, dict[QueryId, float]] = {m.name: dict.fromkeys(judged, 0.0) for m in measures}
     for provider in _PROVIDERS:
-        wanted = [_of_library(measure, library) for measure in measures if measure.provider == provider]
-        if wanted:
-            evaluator = library.providers.registry[provider].evaluator(wanted, judged)
-            for metric in evaluator.iter_calc(answered):
+        named = [measure for measure in measures if measure.provider == provider]
+        if not named:
+            continue
+        wanted = [_of_library(measure, library) for measure in named]
+        # No measure with a cutoff looks below it, and a deep run need not be there a second time.
+        depth = None if any(m.cutoff is None for m in named) else max(m.cutoff or 0 for m in named)
+        for start in range(0, len(answered), _QUERIES_AT_ONCE):
+            part = answered[start : start + _QUERIES_AT_ONCE]
+            evaluator = library.providers.registry[provider].evaluator(wanted, {q: judged[q] for q in part})
+            for metric in evaluator.iter_calc({q: _scores(run[q], depth) for q in part}):
                 values[str(metric.measure)][metric.query_id] = float(metric.value)
     return {name: MappingProxyType(by_query) for name, by_query in values.items()}
 

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from tiercel.config import OnDuplicate
 from tiercel.errors import InputError
 from tiercel.index.analysis import analyzer
-from tiercel.index.columns import ColumnTypes
-from tiercel.index.journal import EncodingJournal
-from tiercel.index.manifest import SEGMENTS, IndexSettings, SegmentRecord
-from tiercel.index.segment import SegmentWriter
+from tiercel.index.manifest import SEGMENTS, SegmentRecord
+from tiercel.index.segment import Plan, SegmentWriter
 from tiercel.types import DocId, Document
 
 _BATCH_DOCUMENTS = 1_000
@@ -67,16 +65,8 @@ class Intake:
         return np.split(all_of_them, ends[:-1])
 
 
-def write_segments(  # noqa: PLR0913
-    path: Path,
-    documents: Iterable[Document],
-    settings: IndexSettings,
-    types: ColumnTypes,
-    *,
-    journal: EncodingJournal | None,
-    first: int,
-    threads: int,
-    progress: Callable[[int], None],
+def write_segments(
+    path: Path, documents: Iterable[Document], plan: Plan, *, first: int, progress: Callable[[int], None]
 ) -> list[SegmentRecord]:
     """Write the documents into new segments below an index, numbered from `first`; none for no documents.
 
@@ -87,14 +77,14 @@ def write_segments(  # noqa: PLR0913
     for batch in batches:
         done = sum(record.documents for record in records)
         folder = path / SEGMENTS / f"{first + len(records):08d}"
-        writer = SegmentWriter(folder, analyzer(settings.analyzer), settings, types, journal)
+        writer = SegmentWriter(folder, analyzer(plan.settings.analyzer), plan)
         try:
             writer.add(batch)
             while not _is_full(writer) and (more := next(batches, None)):
                 progress(done + writer.count)
                 writer.add(more)
             progress(done + writer.count)
-            records.append(writer.finish(threads=threads))
+            records.append(writer.finish())
         finally:
             writer.close()
     return records

@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tiercel.config import Precision
+from tiercel.config import Precision, TokenCodec
 from tiercel.data.chunking import Chunking
 from tiercel.errors import IndexStoreError
 from tiercel.index.files import FileRecord, make_durable, reached
@@ -18,7 +18,7 @@ from tiercel.index.files import FileRecord, make_durable, reached
 if TYPE_CHECKING:
     from tiercel.index.columns import ColumnType
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older Tiercel could not read what this one writes. Independent of the package version."""
 
 MANIFEST = "manifest.json"
@@ -41,6 +41,35 @@ class EncoderRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensRecord:
+    """Which model made the token vectors, and how they are kept.
+
+    Attributes:
+        name: of the model, as the user called it.
+        family: "encoder": the index's own encoder, in the pass that makes the vectors of its rows;
+            "late-interaction": a model beside it.
+        precision: of its weights.
+        fingerprint: of what encodes tokens, which is what is compared.
+        dimension: of each token's vector.
+        max_tokens: most tokens of one row; the rest of it is cut.
+        codec: the form in which they are kept.
+    """
+
+    name: str
+    family: Literal["encoder", "late-interaction"]
+    precision: Precision
+    fingerprint: str
+    dimension: int
+    max_tokens: int
+    codec: TokenCodec
+
+    @property
+    def of_encoder(self) -> bool:
+        """Whether the index's own encoder made them."""
+        return self.family == "encoder"
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSettings:
     """What is fixed when an index is made, and refused when it differs later.
 
@@ -53,6 +82,7 @@ class IndexSettings:
             compared, "" for None.
         context: what precedes a passage's own text when it is analysed and encoded: "title", "headings".
         declared: types of metadata columns that the user named, as `tiercel.index.columns` reads them.
+        tokens: None for an index without token vectors.
     """
 
     analyzer: str
@@ -64,6 +94,7 @@ class IndexSettings:
     chunking_fingerprint: str = ""
     context: tuple[str, ...] = ("title",)
     declared: Mapping[str, ColumnType] = field(default_factory=dict)
+    tokens: TokensRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +112,19 @@ class AnnRecord:
     effort: int = 0
     overfetch: int = 2
     recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """How many token vectors a segment has.
+
+    Attributes:
+        vectors: of all its rows together.
+        truncated: rows longer than the window of the model that made them. A merge adds up.
+    """
+
+    vectors: int
+    truncated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +159,7 @@ class SegmentRecord:
         ann: None without vectors.
         files: by path relative to the segment's folder, in ascending order.
         deletes: None while every document counts.
+        tokens: None without token vectors.
     """
 
     id: str
@@ -125,6 +170,7 @@ class SegmentRecord:
     ann: AnnRecord | None
     files: Mapping[str, FileRecord]
     deletes: DeletesRecord | None = None
+    tokens: TokenCount | None = None
 
     @property
     def live_documents(self) -> int:
@@ -253,6 +299,7 @@ def commit_file(index: Path, commit: int) -> Path:
 def _from_json(content: Mapping[str, Any]) -> Manifest:
     settings = content["settings"]
     encoder, chunking = settings["encoder"], settings["chunking"]
+    tokens = settings.get("tokens")  # since format 2
     return Manifest(
         commit=content["commit"],
         settings=IndexSettings(
@@ -261,6 +308,7 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
                 "encoder": None if encoder is None else EncoderRecord(**encoder),
                 "chunking": None if chunking is None else Chunking(**chunking),
                 "context": tuple(settings["context"]),
+                "tokens": None if tokens is None else TokensRecord(**tokens),
             }
         ),
         columns=dict(content["columns"]),
@@ -270,13 +318,14 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
 
 
 def _segment_from_json(record: Mapping[str, Any]) -> SegmentRecord:
-    ann, deletes = record["ann"], record["deletes"]
+    ann, deletes, tokens = record["ann"], record["deletes"], record.get("tokens")
     return SegmentRecord(
         **{
             **record,
             "ann": None if ann is None else AnnRecord(**ann),
             "files": _files_from_json(record),
             "deletes": None if deletes is None else DeletesRecord(**{**deletes, "files": _files_from_json(deletes)}),
+            "tokens": None if tokens is None else TokenCount(**tokens),
         }
     )
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from tiercel.config import TokenCodec
 from tiercel.index.columns import merge_columns
 from tiercel.index.documents import DocumentWriter
 from tiercel.index.files import reached, seal
-from tiercel.index.manifest import AnnRecord, IndexSettings, SegmentRecord
+from tiercel.index.manifest import AnnRecord, IndexSettings, SegmentRecord, TokenCount
 from tiercel.index.merging import merge_postings
 from tiercel.index.passages import merge_passages
 from tiercel.index.segment import DENSE, LEXICAL
@@ -64,14 +65,17 @@ def merge_segments(folder: Path, views: Sequence[View], settings: IndexSettings,
     postings = merge_postings(
         folder / LEXICAL, [(view.segment.postings, kept) for view, kept in zip(views, rows, strict=True)]
     )
+    ann = None if settings.encoder is None else _merge_vectors(folder, views, settings, threads=threads)
+    tokens = None if settings.tokens is None else _merge_tokens(folder, views, settings.tokens.codec, threads=threads)
     return SegmentRecord(
         id=folder.name,
         documents=sum(view.record.live_documents for view in views),
         rows=sum(view.record.live_rows for view in views),
         terms=int(postings.lengths.sum(dtype="int64")),
         truncated=sum(view.record.truncated for view in views),
-        ann=None if settings.encoder is None else _merge_vectors(folder, views, settings, threads=threads),
+        ann=ann,
         files=seal(folder, "segment"),
+        tokens=tokens,
     )
 
 
@@ -93,6 +97,14 @@ def _merge_vectors(folder: Path, views: Sequence[View], settings: IndexSettings,
         return writer.finish(settings.ann, recall=settings.recall, threads=threads, trained=trained)
     finally:
         writer.close()
+
+
+def _merge_tokens(folder: Path, views: Sequence[View], codec: TokenCodec, *, threads: int) -> TokenCount:
+    from tiercel.index.token_vectors import TOKENS, merge_token_vectors
+
+    parts = [(view.segment.tokens, None if view.live is None else view.segment.spread(view.live)) for view in views]
+    vectors = merge_token_vectors(folder / TOKENS, parts, codec, threads=threads)
+    return TokenCount(vectors, sum(view.record.tokens.truncated for view in views if view.record.tokens))
 
 
 def _size_class(rows: int) -> int:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, get_args
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tiercel.config import TokenCodec
 from tiercel.errors import UsageError
 from tiercel.index import ann
 from tiercel.index.ann import FloatMatrix, faiss_threads
@@ -25,8 +26,10 @@ from tiercel.index.files import damaged, map_array, write_array
 Codes: TypeAlias = NDArray[np.uint8]
 """One row of bytes per token, shape (tokens, bytes per token)."""
 
-CODECS = ("fp16", "int8", "residual4", "residual2")
-"""The forms, the most exact first. The number at the end is that of bits per dimension."""
+CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
+"""The forms, the most exact first. "4bit" and "2bit" are centroid and residual in so many bits per dimension."""
+
+_BITS = {"4bit": 4, "2bit": 2}
 
 TRAINING_TOKENS = 200_000
 """Tokens up to which a sample is worth its time: some 20 s for 128 dimensions on two cores."""
@@ -127,7 +130,7 @@ class ResidualCodec:
     def __init__(
         self, bits: int, centroids: FloatMatrix, cutoffs: NDArray[np.float32], weights: NDArray[np.float32]
     ) -> None:
-        self.name = f"residual{bits}"
+        self.name = f"{bits}bit"
         self.arrays = {"centroids": centroids, "cutoffs": cutoffs, "weights": weights}
         self.dimension = centroids.shape[1]
         self.bytes_per_token = _CENTROID_BYTES + math.ceil(self.dimension * bits / 8)
@@ -167,7 +170,7 @@ def check_codec(choice: str) -> None:
 def needs_training(choice: str) -> bool:
     """Whether vectors must be seen before the first can be encoded. Raises UsageError for an unknown choice."""
     check_codec(choice)
-    return choice.startswith("residual")
+    return choice in _BITS
 
 
 def centroid_count(tokens: int) -> int:
@@ -191,7 +194,7 @@ def train(choice: str, sample: FloatMatrix, *, threads: int) -> Codec:
     """
     if not needs_training(choice):
         return Float16Codec(sample.shape[1]) if choice == "fp16" else Int8Codec(sample.shape[1])
-    bits = int(choice.removeprefix("residual"))
+    bits = _BITS[choice]
     if not len(sample):
         sample = np.eye(1, sample.shape[1], dtype=np.float32)
     with faiss_threads(threads):
@@ -221,7 +224,7 @@ def open_codec(folder: Path, choice: str, dimension: int) -> Codec:
     """Read a codec of `write_codec`. Raises IndexStoreError for damaged files, UsageError for an unknown choice."""
     if not needs_training(choice):
         return train(choice, np.zeros((0, dimension), dtype=np.float32), threads=1)
-    bits = int(choice.removeprefix("residual"))
+    bits = _BITS[choice]
     centroids, cutoffs, weights = (
         _checked(folder / f"{name}.npy", shape)
         for name, shape in (("centroids", (-1, dimension)), ("cutoffs", ((1 << bits) - 1,)), ("weights", (1 << bits,)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from tiercel.index.analysis import Analyzer
 from tiercel.index.columns import ColumnTypes, ColumnWriter, map_columns
 from tiercel.index.documents import DocumentWriter, StoredDocuments
 from tiercel.index.files import check_digests, check_sizes, damaged, reached, seal
-from tiercel.index.manifest import IndexSettings, SegmentRecord
+from tiercel.index.manifest import IndexSettings, SegmentRecord, TokenCount
 from tiercel.index.order import IdOrder
 from tiercel.index.passages import PassageTable, PassageWriter, map_passages, row_text
 from tiercel.index.postings import Postings, PostingsBuilder, map_postings, write_postings
@@ -24,6 +24,8 @@ from tiercel.types import Document
 
 if TYPE_CHECKING:
     from tiercel.index.journal import EncodingJournal
+    from tiercel.index.residual import Codec
+    from tiercel.index.token_vectors import TokenVectors, TokenVectorWriter
     from tiercel.index.vectors import Vectors, VectorWriter
 
 LEXICAL = "lexical"
@@ -80,6 +82,23 @@ class Segment:
         return open_vectors(self.folder / DENSE, self.record.rows, encoder.dimension, self.record.ann)
 
     @cached_property
+    def tokens(self) -> TokenVectors:
+        """What late interaction reads. Raises IndexStoreError in an index without token vectors."""
+        from tiercel.index.token_vectors import TOKENS, open_token_vectors
+
+        kept = self._settings.tokens
+        if kept is None or self.record.tokens is None:
+            raise IndexStoreError(
+                "the index has no token vectors", where=str(self.folder), expected="an index made with --tokens"
+            )
+        stored = open_token_vectors(self.folder / TOKENS, self.record.rows, kept.dimension, kept.codec)
+        if (found := len(stored.codes)) != self.record.tokens.vectors:
+            raise damaged(
+                self.folder / TOKENS, f"it holds {found} tokens, the manifest says {self.record.tokens.vectors}"
+            )
+        return stored
+
+    @cached_property
     def order(self) -> IdOrder:
         """The rows in the order that breaks ties: by document id, then by start."""
         return self.documents.order if self.passages is None else self.passages.order(self.documents.order)
@@ -95,32 +114,46 @@ class Segment:
         _ = self.passages, self.columns, self.postings
         if self._settings.encoder is not None:
             _ = self.vectors
+        if self._settings.tokens is not None:
+            self.tokens.check()
+
+
+class Plan(NamedTuple):
+    """What all segments of one change are made with.
+
+    Attributes:
+        settings: of the index.
+        types: of the metadata columns; learns more from every batch.
+        journal: encodes the rows; None for an index without vectors.
+        codec: what token vectors of the index have been encoded with, to be used again; None to train one.
+        threads: that building an ANN or training a codec may use.
+    """
+
+    settings: IndexSettings
+    types: ColumnTypes
+    journal: EncodingJournal | None = None
+    codec: Codec | None = None
+    threads: int = 1
 
 
 class SegmentWriter:
     """Writes one segment: every batch goes to the documents, the columns, the passages, the postings and the vectors.
 
-    `count` documents in `rows` rows of `characters` in all have been added so far. `journal` encodes the rows; None for
-    an index without vectors.
+    `count` documents in `rows` rows of `characters` in all have been added so far.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        analyzer: Analyzer,
-        settings: IndexSettings,
-        types: ColumnTypes,
-        journal: EncodingJournal | None,
-    ) -> None:
+    def __init__(self, folder: Path, analyzer: Analyzer, plan: Plan) -> None:
+        settings = plan.settings
         self._folder = folder
+        self._plan = plan
         self._settings = settings
-        self._journal = journal
-        self._truncated_before = journal.truncated if journal else 0
+        self._journal = plan.journal
+        self._truncated_before = plan.journal.truncated if plan.journal else None
         self.count = self.rows = self.characters = 0
         folder.mkdir(parents=True)
         reached("segment begun")
         self._documents = DocumentWriter(folder)
-        self._columns = ColumnWriter(types)
+        self._columns = ColumnWriter(plan.types)
         self._passages = PassageWriter()
         self._postings = PostingsBuilder(analyzer)
         self._dense: VectorWriter | None = None
@@ -128,6 +161,14 @@ class SegmentWriter:
             from tiercel.index.vectors import VectorWriter
 
             self._dense = VectorWriter(folder / DENSE, settings.encoder.dimension)
+        self._tokens: TokenVectorWriter | None = None
+        if settings.tokens is not None:
+            from tiercel.index.token_vectors import TOKENS, TokenVectorWriter
+
+            self._tokens = TokenVectorWriter(
+                folder / TOKENS, settings.tokens.codec, settings.tokens.dimension, codec=plan.codec,
+                threads=plan.threads,
+            )  # fmt: skip
 
     def add(self, documents: Sequence[Document]) -> None:
         """Append a batch, in order. Raises InputError for a document that cannot be kept, before it is encoded."""
@@ -135,9 +176,11 @@ class SegmentWriter:
         self._documents.add(documents)
         texts = self._row_texts(documents)
         self._postings.add(texts)
-        if self._dense is not None and self._journal is not None:
-            for vectors in self._journal.encode(texts):
-                self._dense.add_stored(vectors)
+        for encoded in self._journal.encode(texts) if self._journal else ():
+            if self._dense is not None and encoded.vectors is not None:
+                self._dense.add_stored(encoded.vectors)
+            if self._tokens is not None and encoded.tokens is not None:
+                self._tokens.add(encoded.tokens)
         self.count += len(documents)
         self.rows += len(texts)
         self.characters += sum(map(len, texts))
@@ -153,7 +196,7 @@ class SegmentWriter:
             texts += [row_text(document, passage, settings.context) for passage in passages]
         return texts
 
-    def finish(self, *, threads: int) -> SegmentRecord:
+    def finish(self) -> SegmentRecord:
         """Complete the segment on disk and describe it for the manifest."""
         self._documents.finish()
         self._columns.finish(self._folder)
@@ -163,19 +206,32 @@ class SegmentWriter:
         write_postings(self._folder / LEXICAL, postings)
         ann = None
         if self._dense is not None:
-            ann = self._dense.finish(self._settings.ann, recall=self._settings.recall, threads=threads)
+            ann = self._dense.finish(self._settings.ann, recall=self._settings.recall, threads=self._plan.threads)
+        truncated, token_rows_truncated = self._truncated()
+        tokens = None
+        if self._tokens is not None:
+            tokens = TokenCount(self._tokens.finish(), token_rows_truncated)
         return SegmentRecord(
             id=self._folder.name,
             documents=self.count,
             rows=self.rows,
             terms=int(postings.lengths.sum(dtype="int64")),
-            truncated=self._journal.truncated - self._truncated_before if self._journal else 0,
+            truncated=truncated,
             ann=ann,
             files=seal(self._folder, "segment"),
+            tokens=tokens,
         )
+
+    def _truncated(self) -> tuple[int, int]:
+        """Rows of this segment that were cut by the encoder, and by the model of the token vectors."""
+        if self._journal is None or self._truncated_before is None:
+            return 0, 0
+        rows, token_rows = self._journal.truncated
+        return rows - self._truncated_before.rows, token_rows - self._truncated_before.token_rows
 
     def close(self) -> None:
         """Give the files up without finishing."""
         self._documents.close()
-        if self._dense is not None:
-            self._dense.close()
+        for writer in (self._dense, self._tokens):
+            if writer is not None:
+                writer.close()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.analysis import Analyzer, analyzer
 from tiercel.index.commits import check_commit_file, hold_last_commit
@@ -60,6 +63,16 @@ class Index:
     def get(self, ids: Sequence[DocId]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
         return [self._document(doc_id) for doc_id in ids]
+
+    def missing(self, ids: Sequence[DocId]) -> list[DocId]:
+        """Those of the ids that no document has, in the same order."""
+        asked = pa.array(ids, pa.string())
+        found: set[DocId] = set()
+        for view in self.views:
+            documents = view.segment.documents
+            among = documents.among(asked)
+            found.update(documents.ids(np.flatnonzero(among if view.live is None else among & view.live)))
+        return [doc_id for doc_id in ids if doc_id not in found]
 
     def verify(self) -> None:
         """Read every byte and hold the legs against each other. Raises IndexStoreError naming the first bad file."""

@@ -35,7 +35,7 @@ CODES = "codes.u8"
 OFFSETS = "offsets.npy"
 
 _BLOCK = 8_192
-_MERGED_ROWS = 1_024
+_MERGED_ROWS = 256
 
 Part: TypeAlias = tuple["TokenVectors", NDArray[np.bool_] | None]
 """What of a segment is merged: its token vectors, and a mask over its rows (None: all)."""
@@ -69,10 +69,12 @@ class TokenVectors:
             IndexStoreError: damaged codes.
         """
         codes, offsets = self.gather_codes(rows)
-        try:
-            return self.codec.decode(codes), offsets
-        except ValueError as error:
-            raise damaged(self._folder / CODES, str(error)) from error
+        return self._decoded(codes), offsets
+
+    def check(self) -> None:
+        """Decode everything. Raises IndexStoreError for codes that cannot be read."""
+        for first in range(0, len(self.codes), _BLOCK):
+            self._decoded(self.codes[first : first + _BLOCK])
 
     def gather_codes(self, rows: NDArray[np.integer]) -> tuple[Codes, NDArray[np.int64]]:
         """As `gather`, but as they are stored: shape (tokens, codec.bytes_per_token)."""
@@ -81,6 +83,12 @@ class TokenVectors:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         tokens = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return self.codes.take(tokens, axis=0), offsets
+
+    def _decoded(self, codes: Codes) -> FloatMatrix:
+        try:
+            return self.codec.decode(codes)
+        except ValueError as error:
+            raise damaged(self._folder / CODES, str(error)) from error
 
 
 class TokenVectorWriter:
@@ -95,7 +103,8 @@ class TokenVectorWriter:
         folder: that is made.
         choice: one of `residual.CODECS`.
         dimension: of the vectors.
-        codec: a trained one, of the same choice, that is used again; None to train one.
+        codec: a trained one, of the same choice, that is used again unless what comes first would have more than
+            twice its centroids; None to train one.
         threads: that training may use.
 
     Raises:
@@ -110,14 +119,15 @@ class TokenVectorWriter:
         self._folder = folder
         self._choice = choice
         self._dimension = dimension
-        self._codec = codec
+        self._offered = codec
+        self._codec: Codec | None = None
         self._threads = threads
         self._waiting: list[NDArray[np.float16]] = []
         self._waiting_tokens = 0
         self._sizes: list[NDArray[np.int64]] = []
         self._file: BinaryIO = (folder / CODES).open("wb")
 
-    def add(self, vectors: Sequence[FloatMatrix]) -> None:
+    def add(self, vectors: Sequence[NDArray[np.floating]]) -> None:
         """Append rows: a matrix of shape (tokens, dimension) each, of norm 1; without tokens shape (0, dimension)."""
         self._sizes.append(np.array([len(matrix) for matrix in vectors], dtype=np.int64))
         self._waiting += (matrix.astype(np.float16) for matrix in vectors)
@@ -132,8 +142,8 @@ class TokenVectorWriter:
         self._sizes.append(sizes)
         self._file.write(codes.tobytes())
 
-    def finish(self) -> None:
-        """Encode what is waiting, and write what it takes to read the codes."""
+    def finish(self) -> int:
+        """Encode what is waiting, and write what it takes to read the codes; the number of tokens in all."""
         codec = self._encode(complete=True)
         self.close()
         offsets = np.concatenate(
@@ -141,6 +151,7 @@ class TokenVectorWriter:
         )
         write_array(self._folder / OFFSETS, offsets)
         write_codec(self._folder, codec)
+        return int(offsets[-1])
 
     def close(self) -> None:
         """Give the file up without finishing."""
@@ -150,7 +161,7 @@ class TokenVectorWriter:
         """Encode whole blocks of what is waiting, and the rest too if that is all there is; the codec."""
         waiting = np.concatenate([np.zeros((0, self._dimension), np.float16), *self._waiting])
         if self._codec is None:
-            self._codec = train(self._choice, waiting[:TRAINING_TOKENS].astype(np.float32), threads=self._threads)
+            self._codec = self._settled(waiting)
         end = len(waiting) if complete else len(waiting) // _BLOCK * _BLOCK
         for first in range(0, end, _BLOCK):
             block = waiting[first : min(end, first + _BLOCK)].astype(np.float32)
@@ -158,6 +169,12 @@ class TokenVectorWriter:
         self._waiting = [waiting[end:].copy()]
         self._waiting_tokens = len(waiting) - end
         return self._codec
+
+    def _settled(self, waiting: NDArray[np.float16]) -> Codec:
+        """The codec for this segment, of which these tokens are the first."""
+        if self._offered is not None and not _outgrown(self._offered, len(waiting)):
+            return self._offered
+        return train(self._choice, waiting[:TRAINING_TOKENS].astype(np.float32), threads=self._threads)
 
 
 def open_token_vectors(folder: Path, rows: int, dimension: int, choice: str) -> TokenVectors:
@@ -179,8 +196,8 @@ def open_token_vectors(folder: Path, rows: int, dimension: int, choice: str) -> 
     return TokenVectors(folder, codec, offsets, codes)
 
 
-def merge_token_vectors(folder: Path, parts: Sequence[Part], choice: str, *, threads: int = 1) -> None:
-    """Write the rows that a part's mask keeps, the parts one after the other.
+def merge_token_vectors(folder: Path, parts: Sequence[Part], choice: str, *, threads: int = 1) -> int:
+    """Write the rows that a part's mask keeps, the parts one after the other; the number of their tokens.
 
     Of the training, that of the part with the most tokens is kept: parts with the same are copied byte by byte, others
     are decoded and encoded anew. It is trained again where the part is of another choice, or where so many tokens as
@@ -211,7 +228,7 @@ def merge_token_vectors(folder: Path, parts: Sequence[Part], choice: str, *, thr
                 else:
                     decoded, offsets = vectors.gather(some)
                     writer.add(np.split(decoded, offsets[1:-1]))
-        writer.finish()
+        return writer.finish()
     finally:
         writer.close()
 

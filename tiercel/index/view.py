@@ -79,6 +79,11 @@ class View:
                 return ordinal
         return None
 
+    def some_ids(self, count: int) -> list[DocId]:
+        """Ids of the first documents that count, at most so many."""
+        first = np.arange(min(count, self.record.documents)) if self.live is None else np.flatnonzero(self.live)[:count]
+        return self.segment.documents.ids(first)
+
     def document(self, ordinal: int) -> Document:
         """The document at this ordinal."""
         return self.segment.documents.document(ordinal)

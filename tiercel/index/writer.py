@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +34,14 @@ from tiercel.index.manifest import (
     read_manifest,
 )
 from tiercel.index.merge import due_for_merge, merge_segments
-from tiercel.index.segment import Segment
+from tiercel.index.row_encoder import BM25_ONLY, RowEncoder
+from tiercel.index.segment import Plan, Segment
 from tiercel.index.view import View
 from tiercel.index.where import parse_where
-from tiercel.protocols import Encoder
 from tiercel.types import Document
+
+if TYPE_CHECKING:
+    from tiercel.index.residual import Codec
 
 LOCK = "write.lock"
 
@@ -123,7 +127,7 @@ class IndexWriter:
         documents: Iterable[Document],
         settings: IndexSettings,
         *,
-        encoder: Encoder | None = None,
+        encoder: RowEncoder = BM25_ONLY,
         replace: bool = True,
         on_duplicate: OnDuplicate = "refuse",
         progress: Callable[[int], None] = lambda count: None,
@@ -140,7 +144,7 @@ class IndexWriter:
                 where=str(self.path),
                 next_step="Give the command again to add to it.",
             )
-        _check_encoder(self.path, settings, encoder)
+        encoder.check(self.path, settings)
         return self._write(
             documents, settings, replacing=True, encoder=encoder, on_duplicate=on_duplicate, progress=progress
         )
@@ -149,7 +153,7 @@ class IndexWriter:
         self,
         documents: Iterable[Document],
         *,
-        encoder: Encoder | None = None,
+        encoder: RowEncoder = BM25_ONLY,
         declared: Mapping[str, ColumnType] | None = None,
         on_duplicate: OnDuplicate = "refuse",
         progress: Callable[[int], None] = lambda count: None,
@@ -160,7 +164,7 @@ class IndexWriter:
         Raises as `build`, and UsageError where a declared type is not the column's.
         """
         has = self._last().settings
-        _check_encoder(self.path, has, encoder)
+        encoder.check(self.path, has)
         settings = dataclasses.replace(has, declared={**has.declared, **(declared or {})})
         return self._write(
             documents, settings, replacing=False, encoder=encoder, on_duplicate=on_duplicate, progress=progress
@@ -214,26 +218,26 @@ class IndexWriter:
         settings: IndexSettings,
         *,
         replacing: bool,
-        encoder: Encoder | None,
+        encoder: RowEncoder,
         on_duplicate: OnDuplicate,
         progress: Callable[[int], None],
     ) -> Added:
         before = self.manifest
         types = ColumnTypes(before.columns if before and not replacing else {}, settings.declared)
-        journal = None if encoder is None else EncodingJournal(self.path, encoder)
+        journal = EncodingJournal(self.path, encoder) if encoder else None
         intake = Intake(documents, on_duplicate)
         try:
+            old = self._views(before.segments, settings) if before and not replacing else []
+            plan = Plan(settings, types, journal, _trained_codec(old), self._threads)
             records = write_segments(
-                self.path, intake, settings, types, journal=journal,
-                first=before.next_segment if before else 1, threads=self._threads, progress=progress,
-            )  # fmt: skip
+                self.path, intake, plan, first=before.next_segment if before else 1, progress=progress
+            )
             if not records:
                 raise InputError(
                     "the source holds no document", expected="at least one", next_step="Check what was given."
                 )
             self._say_what_was_found(records, settings, journal)
             new = self._views(records, settings)
-            old = self._views(before.segments, settings) if before and not replacing else []
             ids = pa.chunked_array([ids for view in new for ids in view.segment.documents.all_ids().chunks])
             masks = [*(view.segment.documents.among(ids) for view in old), *intake.superseded_in(records)]
             replaced = sum(int(_and_live(view, mask).sum()) for view, mask in zip(old, masks, strict=False))
@@ -334,17 +338,11 @@ class IndexWriter:
                 self._say(f"{reached}, short of --recall {settings.recall:g} at its highest effort")
 
 
+def _trained_codec(views: Sequence[View]) -> Codec | None:
+    """What the token vectors of the segment that has most of them are encoded with; None where there are none."""
+    counted = [(view.record.tokens.vectors, view) for view in views if view.record.tokens]
+    return max(counted, key=lambda pair: pair[0])[1].segment.tokens.codec if counted else None
+
+
 def _and_live(view: View, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask if view.live is None else mask & view.live
-
-
-def _check_encoder(path: Path, settings: IndexSettings, encoder: Encoder | None) -> None:
-    expected = settings.encoder.fingerprint if settings.encoder else None
-    found = encoder.fingerprint if encoder else None
-    if found != expected:
-        raise IndexStoreError(
-            f"an encoder of fingerprint {found}" if found else "no encoder",
-            where=str(path),
-            expected=f"the one that made its vectors, of fingerprint {expected}" if expected else "none: BM25 only",
-            next_step="Vectors of two encoders cannot be compared: name the first encoder, or build the index anew.",
-        )

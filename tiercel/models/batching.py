@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from tiercel.errors import ModelError
 
 # On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
-_GPU_BATCH_TOKENS = 32_768
+GPU_BATCH_TOKENS = 32_768
 
 
 def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, takes: str, where: str) -> int | None:
-    """Most padded tokens of one run; None for one text or pair per run, which is what the CPU does unless told.
+    """Most padded tokens of one run; None for runs without padding, which is what the CPU does unless told.
 
     Raises ModelError for batches of a graph without a mask, as int8 exports are; `takes` says what it takes instead.
     """
-    budget = _GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
+    budget = GPU_BATCH_TOKENS if batch_tokens is None and provider != "cpu" else batch_tokens
     if budget is not None and not is_masked:
         raise ModelError(
             f"this {takes} per run, but batches were asked for",
@@ -28,6 +28,12 @@ def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, ta
             where=where,
         )
     return budget
+
+
+# On a CPU pairs of exactly one length share a run of so many tokens: nothing is padded, each has the bits that it has
+# alone, and short ones share what a run costs whatever its size. Longer runs fall out of the cache. Vectors of texts do
+# not share runs: onnxruntime's mean over tokens adds in another order when there are several.
+CPU_RUN_TOKENS = 320
 
 
 class PaddedBatch(NamedTuple):
@@ -61,6 +67,21 @@ def plan_batches(lengths: Sequence[int], *, max_batch_tokens: int) -> list[list[
             batches.append([position])
             longest = lengths[position]
     return batches
+
+
+def plan_runs(lengths: Sequence[int], *, max_run_tokens: int = CPU_RUN_TOKENS) -> list[list[int]]:
+    """Positions into `lengths`, longest first, grouped so that texts of one and the same length share a run.
+
+    Each position appears once; a run has at most `max_run_tokens`, or one text. No lengths: no runs.
+    """
+    runs: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        length = lengths[position]
+        if runs and lengths[runs[-1][0]] == length and (len(runs[-1]) + 1) * length <= max_run_tokens:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    return runs
 
 
 def pad_batch(ids: Sequence[NDArray[np.int64]], *, pad_id: int = 0) -> PaddedBatch:

@@ -6,15 +6,17 @@ torch, transformers and safetensors are imported inside functions: the extra `ti
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from tiercel.errors import ModelError
-from tiercel.models.description import TOKENIZER_FILE
+from tiercel.models.description import TOKENIZER_FILE, Prompts
 from tiercel.models.tracing import quiet
 
 _SAVE_AGAIN = "Save or download the model again"
+
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 _VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json"}
 
@@ -28,18 +30,21 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
         raise ModelError(
             f"modules.json cannot be read ({error})",
             expected="a sentence-transformers folder",
-            next_step="Save the model with sentence-transformers; a cross-encoder is exported with --cross-encoder",
+            next_step="Save the model with sentence-transformers, or name its family with --family",
             where=str(folder),
         ) from error
 
 
-def check_modules(folder: Path, modules: Sequence[tuple[str, Path]], *, next_step: str) -> None:
+def check_modules(
+    folder: Path, modules: Sequence[tuple[str, Path]], *, next_step: str, known: Collection[str] = ()
+) -> None:
     """Refuse what could run foreign code (modules of other packages, pickled weights) and weights that are not whole.
 
-    To be called before anything is loaded. Raises ModelError.
+    `known` are modules of other packages that sentence-transformers has a class of its own for. To be called before
+    anything is loaded. Raises ModelError.
     """
     for kind, place in modules:
-        if not kind.startswith("sentence_transformers."):
+        if not kind.startswith("sentence_transformers.") and kind not in known:
             raise ModelError(
                 f"it needs code of its own ({kind})",
                 expected="modules of sentence-transformers only",
@@ -55,17 +60,37 @@ def check_kind(folder: Path, kind: str, *, next_step: str) -> None:
     Loaded as that, it would be given modules that nobody has trained. Older folders do not say what they are.
     Raises ModelError.
     """
-    try:
-        settings = json.loads((folder / "config_sentence_transformers.json").read_bytes())
-        found = settings.get("model_type", kind)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"config_sentence_transformers.json cannot be read ({error})", next_step=_SAVE_AGAIN, where=str(folder)
-        ) from error
+    found = read_settings(folder).get("model_type", kind)
     if found != kind:
         raise ModelError(f"it was saved as a {found}", expected=f"a {kind}", next_step=next_step, where=str(folder))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What config_sentence_transformers.json says; empty where there is none. Raises ModelError when it is damaged."""
+    name = "config_sentence_transformers.json"
+    return _read_object(folder, name) if (folder / name).is_file() else {}
+
+
+def read_architecture(folder: Path, *, expected: str) -> str:
+    """The class that config.json names, as transformers saves it; "unnamed" where it names none.
+
+    Raises ModelError, with what was `expected`, when it cannot be read.
+    """
+    config = _read_object(folder, "config.json", expected=expected)
+    architectures = config.get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else "unnamed"
+
+
+def _read_object(folder: Path, name: str, *, expected: str = "an object of JSON") -> dict[str, Any]:
+    try:
+        found = json.loads((folder / name).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name} cannot be read ({error})", expected=expected, next_step=_SAVE_AGAIN, where=str(folder)
+        ) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{name} holds no object", expected=expected, next_step=_SAVE_AGAIN, where=str(folder))
+    return found
 
 
 def check_weights(folder: Path) -> None:
@@ -94,6 +119,35 @@ def check_weights(folder: Path) -> None:
             )
     for path in found:
         _check_safetensors(path)
+
+
+def check_has_weights(folder: Path) -> None:
+    """Raises ModelError where a folder holds no weights, or such as `check_weights` refuses."""
+    check_weights(folder)
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError("it holds no weights", expected="model.safetensors", next_step=_SAVE_AGAIN, where=str(folder))
+
+
+def check_complete(folder: Path, loader: str, *, expected: str, unused: str | None = None) -> None:
+    """Refuse weights that lack some of those the network needs, when transformers' class `loader` loads them.
+
+    The libraries fill what a checkpoint lacks with random numbers, and say so only in a log line. Names that begin with
+    `unused` may be missing. To be called where torch may be imported. Raises ModelError.
+    """
+    import transformers
+
+    with quiet():
+        _, report = getattr(transformers, loader).from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    missing = sorted(name for name in report["missing_keys"] if unused is None or not name.startswith(unused))
+    if missing:
+        raise ModelError(
+            f"its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            expected=expected,
+            next_step=_SAVE_AGAIN,
+            where=str(folder),
+        )
 
 
 def has_vocabulary(folder: Path) -> bool:
@@ -155,14 +209,31 @@ def network(model: Any) -> Any:
     return model[0].model if hasattr(model[0], "model") else model[0].auto_model
 
 
-def token_limit(model: Any, max_tokens: int | None, *, where: str) -> int:
-    """Most tokens of one run: `max_tokens`, or the model's own limit. Raises ModelError when it is above that."""
-    limits = [
-        limit
-        for limit in (model.max_seq_length, getattr(network(model).config, "max_position_embeddings", None))
-        if limit is not None
-    ]
-    own: int | None = limits[0] if limits else None
+def check_pooling(model: Any, *, next_step: str, where: Path) -> None:
+    """Refuse a loaded model that does not pool the tokens of its prompt. Raises ModelError."""
+    if any(getattr(module, "include_prompt", True) is False for module in model):
+        raise ModelError(
+            "its pooling leaves the prompt out",
+            expected="pooling over all tokens",
+            next_step=next_step,
+            where=str(where),
+        )
+
+
+def read_prompts(model: Any) -> Prompts:
+    """The prompts that encode_query and encode_document of a loaded model would use."""
+    known = {name: prompt or "" for name, prompt in model.prompts.items()}
+    default = known.get(model.default_prompt_name or "", "")
+    document = next((known[name] for name in _DOCUMENT_PROMPTS if name in known), default)
+    return Prompts(query=known.get("query", default), document=document)
+
+
+def token_limit(model: Any, max_tokens: int | None, *, declared: int | None, where: str) -> int:
+    """Most tokens of one run: `max_tokens`, or the limit that the model has `declared`, else that of its positions.
+
+    Raises ModelError when `max_tokens` is above the model's own limit, or neither is there.
+    """
+    own = declared if declared is not None else getattr(network(model).config, "max_position_embeddings", None)
     room = _positions(network(model))
     if own is not None and room is not None:
         own = min(own, room)

@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
 
-FORMAT = 2
+FORMAT = 3
+
+# Before there were several backends; such folders are still read, as indexes were built with them.
+_FORMAT_OF_ONE_BACKEND = 2
+
 DESCRIPTION_FILE = "tiercel.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 
 _CHUNK_BYTES = 1 << 20
+
+# What decides the vectors of a source folder; a changed README or picture does not.
+_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata"}
 
 ModelFamily = Literal["encoder", "cross-encoder", "late-interaction"]
 """What a model makes of texts: one vector of each, one score of a pair, one vector of every token."""
@@ -58,8 +65,9 @@ class Probe:
     """Texts with what the exported model gave for them: shows on another machine whether it still does.
 
     Attributes:
-        texts: encoder: one text; cross-encoder: a query and its documents.
-        values: encoder: the text's vector; cross-encoder: the score of each document.
+        texts: encoder: one text; cross-encoder: a query and its documents; late-interaction: a query and a document.
+        values: encoder: the text's vector; cross-encoder: the score of each document; late-interaction: the direction
+            of the mean of each text's token vectors, one after the other.
     """
 
     texts: tuple[str, ...]
@@ -74,9 +82,9 @@ class ModelDescription:
         family: what it makes of texts.
         name: how the user called the model.
         source: where it came from, in words.
-        precision: "fp32" or "int8".
-        dimension: length of a vector; 0 for a cross-encoder, which gives scores.
-        max_tokens: most tokens of one run's text or pair, special tokens included.
+        precision: number format of its matrix products.
+        dimension: length of a vector, of late interaction that of a token; 0 for a cross-encoder, which gives scores.
+        max_tokens: most tokens of one document or pair, special tokens included.
         prompts: what is put before queries and documents.
         fingerprint: digest of everything that decides what the model gives.
         parity: how far that is from what the source gives: figures by name, as the family measures them.
@@ -84,6 +92,7 @@ class ModelDescription:
         graph: how the graph was made, in words.
         licence: the source's licence as its model card spells it, "" where it names none.
         extra: settings that only this family has, by name; values as JSON has them.
+        backend: what runs it.
     """
 
     family: ModelFamily
@@ -99,6 +108,7 @@ class ModelDescription:
     graph: str
     licence: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    backend: Backend = "onnxruntime"
 
 
 def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
@@ -114,6 +124,8 @@ def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
     # Left out for encoders, whose fingerprints are in the indexes that were built before there were families.
     if description.family != "encoder":
         settings |= {"family": description.family, "extra": dict(description.extra)}
+    if description.backend != "onnxruntime":  # left out where it was the only one, for the same reason
+        settings["backend"] = description.backend
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (GRAPH_FILE, TOKENIZER_FILE):
         digest.update(file_digest(folder / name))
@@ -132,6 +144,21 @@ def file_digest(path: Path) -> bytes:
             f"cannot be read ({error.strerror})", next_step="Export the model again", where=str(path)
         ) from error
     return digest.digest()
+
+
+def source_digest(folder: Path) -> str:
+    """Digest, as hex, of the weights, settings and vocabularies below `folder`: names and bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DIGESTED_SUFFIXES and path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(file_digest(path))
+    return digest.hexdigest()
+
+
+def cache_stem(source: ModelSource, family: ModelFamily) -> str:
+    """How the names begin of all that the cache keeps of a source: they tell source, weights and family apart."""
+    safe_name = re.sub(r"[^\w.-]+", "--", source.name)
+    return f"{safe_name}-{source_digest(source.folder)[:12]}-{family}"
 
 
 def is_exported(folder: Path) -> bool:
@@ -153,7 +180,8 @@ def is_intact(folder: Path) -> bool:
 def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
     """The description of an exported model that is about to be run.
 
-    Raises ModelError when the folder is incomplete, holds a model of another family, or its files have changed.
+    Raises ModelError when the folder is incomplete, holds a model that cannot serve as one of this family, or its files
+    have changed.
     """
     description = read_description(folder)
     check_family(description, family, where=str(folder))
@@ -169,8 +197,16 @@ def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
 
 
 def check_family(description: ModelDescription, family: ModelFamily, *, where: str) -> None:
-    """Raise ModelError unless the model is of this family."""
-    if description.family != family:
+    """Raise ModelError unless the model can serve as one of this family.
+
+    An encoder has token vectors too, its hidden states; a late-interaction model may have a vector of the whole text.
+    """
+    served: set[ModelFamily] = {description.family}
+    if description.family == "encoder":
+        served.add("late-interaction")
+    if description.family == "late-interaction" and description.extra.get("sentence_dimension"):
+        served.add("encoder")
+    if family not in served:
         raise ModelError(
             f"this model is exported as {description.family}",
             expected=family,
@@ -201,7 +237,7 @@ def read_description(folder: Path) -> ModelDescription:
     except (OSError, ValueError) as error:
         raise _damaged(path, f"cannot be read as JSON ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in (FORMAT, _FORMAT_OF_ONE_BACKEND):
         raise _damaged(path, f"format {found!r}")
     try:
         return _from_json(content)
@@ -211,8 +247,9 @@ def read_description(folder: Path) -> ModelDescription:
 
 def _from_json(content: dict[str, Any]) -> ModelDescription:
     fields = {name: value for name, value in content.items() if name != "format"}
-    for name, known in (("precision", get_args(Precision)), ("family", get_args(ModelFamily))):
-        if fields[name] not in known:
+    known_values = {"precision": Precision, "family": ModelFamily, "backend": Backend}
+    for name, known in known_values.items():
+        if name in fields and fields[name] not in get_args(known):
             raise ValueError(f"{name} {fields[name]!r}")
     probe = cast("dict[str, list[Any]]", fields["probe"])
     fields["prompts"] = Prompts(**fields["prompts"])

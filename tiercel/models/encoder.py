@@ -1,49 +1,29 @@
-"""Texts into vectors through an exported bi-encoder."""
+"""Texts into vectors through an exported bi-encoder, and into those of their tokens in the same pass."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.errors import ModelError
-from tiercel.models.batching import batch_budget, pad_batch, plan_batches
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
-from tiercel.models.tokenize import TokenBatch, Tokenizer
-from tiercel.models.workers import map_in_order
-
-if TYPE_CHECKING:
-    from tiercel.models.runtime import Session
-
-SENTENCE_OUTPUT = "sentence_embedding"
-MASK_INPUT = "attention_mask"
-
-# Token ids of this many texts are held at once: about 4 MB at 256 tokens, and long enough to keep workers busy.
-_SLAB_TEXTS = 2048
-
-# Small enough that every worker tokenises its share of a slab, large enough that a call is worth its overhead.
-_TOKENIZE_TEXTS = 64
-
-# Another processor may round int8 products otherwise, by thousandths; kernels that overflow are off by much more.
-_PROBE_COSINE = 0.98
+from tiercel.models.description import ModelDescription
+from tiercel.models.texts import SENTENCE_OUTPUT, TOKEN_OUTPUT, LoadedModel
+from tiercel.models.token_encoder import LoadedTokenEncoder
 
 
 class OnnxEncoder:
-    """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Encoder`.
+    """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.JointEncoder`.
 
     On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
-    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. (int8
-    quantises activations with one scale per run, so a batch mate would change it.) On a GPU texts of like length
-    are padded into batches of at most `batch_tokens`.
+    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
+    of like length are padded into batches of at most `batch_tokens`.
 
     Args:
-        folder: holds tiercel.json, model.onnx and tokenizer.json.
-        provider: "cpu" or "cuda"; refused when it does not run.
+        folder: holds tiercel.json, model.onnx and tokenizer.json; a late-interaction model that also gives a vector of
+            the whole text will do.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
         batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
 
@@ -55,107 +35,65 @@ class OnnxEncoder:
     def __init__(
         self, folder: Path, *, provider: str = "cpu", threads: int = 1, batch_tokens: int | None = None
     ) -> None:
-        from tiercel.models.runtime import Session
-
-        self._description = read_intact(folder, family="encoder")
-        self._tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
-        self._session = Session(folder / GRAPH_FILE, provider=provider)
-        self._batch_tokens = batch_budget(
-            batch_tokens,
-            provider=provider,
-            is_masked=MASK_INPUT in self._session.inputs,
-            takes=f"{self._description.precision} model takes one text",
-            where=str(folder),
+        self._model = LoadedModel(
+            folder, family="encoder", provider=provider, threads=threads, batch_tokens=batch_tokens
         )
-        self._threads = threads
-        self._truncated = 0
-        self._lock = threading.Lock()
-        self._check_probe(folder)
+        self._tokens = LoadedTokenEncoder(self._model)
 
     @property
     def description(self) -> ModelDescription:
         """What the export wrote down about the model."""
-        return self._description
+        return self._model.description
 
     @property
     def dimension(self) -> int:
         """Number of columns of every matrix this encoder returns."""
-        return self._description.dimension
+        return self._model.dimensions[SENTENCE_OUTPUT]
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the vectors would: weights, precision, tokenizer, truncation, prompts."""
-        return self._description.fingerprint
+        return self._model.description.fingerprint
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of one text, special tokens and prompt included; the rest of it is cut."""
-        return self._description.max_tokens
+        """Most tokens of one document, special tokens and prompt included; the rest of it is cut."""
+        return self._model.description.max_tokens
 
     @property
     def truncated(self) -> int:
-        """How many texts, queries and documents, this encoder has cut to `max_tokens` so far."""
-        return self._truncated
+        """How many texts, queries and documents, this encoder and its `tokens` have cut to `max_tokens` so far."""
+        return self._model.truncated
+
+    @property
+    def tokens(self) -> LoadedTokenEncoder:
+        """The same loaded model as an encoder of tokens: of a bi-encoder its last hidden states, special tokens too."""
+        return self._tokens
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
-        return self._encode([self._description.prompts.query + text for text in texts])
+        return self._encode(texts, query=True)
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
-        return self._encode([self._description.prompts.document + text for text in texts])
+        return self._encode(texts, query=False)
 
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_documents_jointly(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """What `encode_documents` and `tokens.encode_documents` give for the texts, in one pass over each.
+
+        On the CPU to the last bit. A text that is cut counts once.
+        """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for start in range(0, len(texts), _SLAB_TEXTS):
-            slab = slice(start, start + _SLAB_TEXTS)
-            tokens = self._tokenize(texts[slab])
-            vectors[slab] = self._embed(tokens.ids)
-            with self._lock:
-                self._truncated += tokens.truncated
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                "the model gave a vector that is not finite",
-                next_step="Export the model again, or use precision fp32",
-                where=self._description.name,
-            )
+        tokens: list[NDArray[np.float32]] = []
+        for results in self._model.run(texts, [SENTENCE_OUTPUT, TOKEN_OUTPUT], query=False):
+            vectors[len(tokens) : len(tokens) + len(results)] = [vector for vector, _ in results]
+            tokens += [matrix for _, matrix in results]
+        return vectors, tokens
+
+    def _encode(self, texts: Sequence[str], *, query: bool) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        done = 0
+        for results in self._model.run(texts, [SENTENCE_OUTPUT], query=query):
+            vectors[done : done + len(results)] = [vector for (vector,) in results]
+            done += len(results)
         return vectors
-
-    def _tokenize(self, texts: Sequence[str]) -> TokenBatch:
-        shares = [texts[start : start + _TOKENIZE_TEXTS] for start in range(0, len(texts), _TOKENIZE_TEXTS)]
-        batches = map_in_order(self._tokenizer.encode, shares, workers=self._threads)
-        ids = [row for batch in batches for row in batch.ids]
-        return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
-
-    def _embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        if self._batch_tokens is None:
-            rows = map_in_order(partial(embed_one, self._session), ids, workers=self._threads)
-            return np.stack(rows)
-        vectors = np.empty((len(ids), self.dimension), dtype=np.float32)
-        for positions in plan_batches([row.size for row in ids], max_batch_tokens=self._batch_tokens):
-            batch = pad_batch([ids[position] for position in positions])
-            feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
-            vectors[positions] = self._session.run(feeds, [SENTENCE_OUTPUT])[0]
-        return vectors
-
-    def _check_probe(self, folder: Path) -> None:
-        probe = self._description.probe
-        ids = self._tokenizer.encode(probe.texts).ids
-        cosine = float(self._embed(ids)[0] @ np.array(probe.values, dtype=np.float32))
-        if not cosine >= _PROBE_COSINE:  # also when it is not a number
-            raise ModelError(
-                f"on this machine the model gives another vector than where it was exported (cosine {cosine:.3f})",
-                expected=f"a cosine of at least {_PROBE_COSINE}",
-                next_step="Export the model again on this machine, or use precision fp32",
-                where=str(folder),
-            )
-
-
-def embed_one(session: Session, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Vector of one text from its token ids of shape (tokens,): shape (dimension,), float32, L2 norm 1."""
-    input_ids = ids[np.newaxis, :]
-    feeds = {"input_ids": input_ids}
-    if MASK_INPUT in session.inputs:
-        feeds[MASK_INPUT] = np.ones_like(input_ids)
-    vector: NDArray[np.float32] = session.run(feeds, [SENTENCE_OUTPUT])[0][0]
-    return vector

@@ -15,14 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
 from tiercel.errors import ModelError
-from tiercel.models.checkpoint import token_limit, write_tokenizer
+from tiercel.models.batching import GPU_BATCH_TOKENS
+from tiercel.models.checkpoint import network, token_limit, write_tokenizer
 from tiercel.models.description import (
     GRAPH_FILE,
     ModelDescription,
@@ -34,13 +34,23 @@ from tiercel.models.description import (
     licence_of,
     write_description,
 )
+from tiercel.models.forms import MASKED, Form
+from tiercel.models.gpu_graph import pack_graph, placeholder_attention
 from tiercel.models.parity import Parity
-from tiercel.models.tracing import TorchGraph, quantize, write_graph
+from tiercel.models.quantize import Feeds
+from tiercel.models.sessions import LoadedGraph, open_graph, require_form
+from tiercel.models.tracing import TorchGraph, quantize, quiet, write_graph
 
 # Worst difference of a traced fp32 graph from torch; honest ones differ by about 1e-6.
 PARITY_LIMIT = 1e-3
 
+# How the graph runs that torch has written, before anything is done to it.
+_TRACED = Form("onnxruntime", "cpu", "fp32")
+
 _Progress = Callable[[str], None]
+
+Values = TypeVar("Values")
+"""What parity is measured on: whatever `FamilyExport.compare` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +74,40 @@ class ExportReport:
     seconds: float
 
 
-class FamilyExport(ABC):
+class FamilyExport(ABC, Generic[Values]):
     """What one family of models adds to an export. Everything is called once, in the order of the methods.
 
     Args:
         source: the folder that is exported.
+
+    Attributes:
+        texts: what parity and speed are measured on, at least twenty.
+        form: how `open_graph` runs what is exported; it and `workers` are set by whoever exports or measures.
+        workers: how many runs go on at a time.
+        torch_batch: how many texts or pairs torch runs at once.
     """
 
     family: ClassVar[ModelFamily]
     other_model: ClassVar[str]
     """The next step where this model cannot be used."""
+    unit: ClassVar[str]
+    """What is counted where speed is measured."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        self.texts = bundled_sample_texts()
+        self.form = _TRACED
+        self.workers = 1
+        self.torch_batch = 8
+
+    def open_graph(self, folder: Path) -> LoadedGraph:
+        """The graph in `folder`, run in the form that is being exported or measured."""
+        return open_graph(folder, self.form, workers=self.workers)
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Most padded tokens of one run; None: one text or pair per run, as on the CPU."""
+        return None if self.form.provider == "cpu" else GPU_BATCH_TOKENS
 
     @abstractmethod
     def check_source(self) -> None:
@@ -86,21 +117,44 @@ class FamilyExport(ABC):
     def load(self) -> Any:
         """The model as sentence-transformers loads it, in evaluation mode. Raises ModelError."""
 
+    def declared_limit(self, model: Any) -> int | None:
+        """Most tokens of a text as the source has it; None where it says nothing."""
+        limit: int | None = model.max_seq_length
+        return limit
+
+    def check_packable(self) -> None:
+        """Raise ModelError where runs without padding would give other values; called once it is loaded."""
+
     @abstractmethod
     def graph(self, model: Any, *, masked: bool) -> TorchGraph:
         """What is traced; `masked`: with an attention mask among its inputs, so that texts can be padded."""
 
     @abstractmethod
-    def torch_values(self, model: Any, *, max_tokens: int) -> NDArray[np.float32]:
+    def torch_values(self, model: Any, *, max_tokens: int) -> Values:
         """What the source gives for the texts that parity is measured on."""
 
     @abstractmethod
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """The same of the graph and tokenizer in `folder`, in the same shape."""
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], Values]:
+        """Loads the graph and the tokenizer in `folder`; what is called cuts the texts into tokens and runs them.
+
+        It gives the same as `torch_values`, in the same shape.
+        """
+
+    def onnx_values(self, folder: Path, *, max_tokens: int) -> Values:
+        """What the graph in `folder` gives, once."""
+        return self.runner(folder, max_tokens=max_tokens)()
 
     @abstractmethod
-    def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
+    def count(self) -> int:
+        """How many texts or pairs are measured; known once `torch_values` was called."""
+
+    @abstractmethod
+    def compare(self, reference: Values, other: Values) -> Parity:
         """How far the graph's values are from the source's: a dataclass of numbers."""
+
+    @abstractmethod
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """Inputs of runs of one text each that show the quantiser the usual size of activations."""
 
     @abstractmethod
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
@@ -120,11 +174,11 @@ class FamilyExport(ABC):
 
 
 def export_model(
-    export: FamilyExport,
+    export: FamilyExport[Values],
     source: ModelSource,
     target: Path,
     *,
-    precision: Precision,
+    form: Form,
     max_tokens: int | None = None,
     progress: _Progress | None = None,
 ) -> ExportReport:
@@ -136,34 +190,37 @@ def export_model(
 
     Raises:
         ModelError: the extra is missing, the folder is no safetensors model of the family, `target` is taken, the
-            graph cannot be written, or what it gives in fp32 differs by more than `PARITY_LIMIT`.
+            graph cannot be written, what it gives in fp32 differs by more than `PARITY_LIMIT`, or the form cannot run
+            here.
     """
     started = time.monotonic()
     tell = progress or _silent
     _check_target(target)
     export.check_source()
+    require_form(form)
     with _partial_folder(target) as folder:
-        tell(f"exporting {source.name} to {precision} ONNX, once; it is kept in {target}")
+        tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
-        limit = token_limit(model, max_tokens, where=str(source.folder))
+        declared = export.declared_limit(model)
+        limit = token_limit(model, max_tokens, declared=declared, where=str(source.folder))
         write_tokenizer(model, folder, next_step=export.other_model)
         tell("Writing the graph")
-        graph = write_graph(export.graph(model, masked=precision == "fp32"), folder, next_step=export.other_model)
+        is_masked = form.precision in MASKED
+        graph = write_graph(export.graph(model, masked=is_masked), folder, next_step=export.other_model)
         tell("Comparing with torch")
         reference = export.torch_values(model, max_tokens=limit)
+        export.form = _TRACED
         graph_parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         _check_parity(graph_parity, source, next_step=export.other_model)
-        parity = graph_parity
-        if precision == "int8":
-            tell("Quantising to int8")
-            quantize(folder)
-            parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
+        _convert(export, folder, form, model=model, max_tokens=limit, tell=tell)
+        export.form = form
+        parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
         description = ModelDescription(
             family=export.family,
             name=source.name,
             source=source.origin,
-            precision=precision,
+            precision=form.precision,
             dimension=export.dimension(probe),
             max_tokens=limit,
             prompts=export.prompts(model),
@@ -173,11 +230,31 @@ def export_model(
             graph=graph.summary,
             licence=licence_of(source.folder),
             extra=export.extra(model),
+            backend=form.backend,
         )
         description = dataclasses.replace(description, fingerprint=compute_fingerprint(folder, description))
         size_bytes = (folder / GRAPH_FILE).stat().st_size
         write_description(folder, description)
     return ExportReport(target, description, graph_parity, graph.fused, size_bytes, time.monotonic() - started)
+
+
+def _convert(
+    export: FamilyExport[Values], folder: Path, form: Form, *, model: Any, max_tokens: int, tell: _Progress
+) -> None:
+    """Bring the fp32 graph in `folder` to the precision of the form; what a backend converts by itself is left."""
+    if form.precision == "int8":
+        tell("Quantising to int8")
+        quantize(folder, export.samples(folder, max_tokens=max_tokens))
+    if form.precision == "fp16":
+        tell("Packing for the GPU in fp16")
+        export.check_packable()
+        with placeholder_attention(network(model)):
+            write_graph(export.graph(model, masked=True), folder, next_step=export.other_model)
+        traced = folder / "traced.onnx"
+        (folder / GRAPH_FILE).replace(traced)
+        with quiet():
+            pack_graph(traced, folder / GRAPH_FILE)
+        traced.unlink()
 
 
 def partial_folders(target: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
+from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
 from tiercel.models.checkpoint import (
+    check_complete,
+    check_has_weights,
     check_kind,
     check_modules,
     check_vocabulary,
-    check_weights,
     load_with_torch,
     network,
+    read_architecture,
     read_modules,
     torch_arguments,
 )
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe
-from tiercel.models.encoder import MASK_INPUT
-from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
-from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, score_one
+from tiercel.models.description import TOKENIZER_FILE, ModelSource, Probe
+from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
+from tiercel.models.forms import Wanted, find_form
+from tiercel.models.pairs import SCORE_OUTPUT, TYPES_INPUT, pair_feeds, score_pairs
 from tiercel.models.parity import Parity, compare_scores
+from tiercel.models.quantize import Feeds
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairTokenizer
 from tiercel.models.tracing import TorchGraph, quiet
 
@@ -43,6 +46,7 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
@@ -51,15 +55,17 @@ def export(
     The graph gives `score`, float32 of shape (pairs,): the logit of a model with one label; of one with two, the
     second logit less the first, which orders documents as the probability of the second label does.
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        CrossEncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+        CrossEncoderExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
-class CrossEncoderExport(FamilyExport):
+class CrossEncoderExport(FamilyExport[NDArray[np.float32]]):
     """Exports one cross-encoder, from a folder of sentence-transformers or of transformers alone."""
 
     family = "cross-encoder"
+    unit = "pairs"
     other_model = "Use another cross-encoder, of one label and saved with safetensors"
 
     def check_source(self) -> None:
@@ -67,32 +73,16 @@ class CrossEncoderExport(FamilyExport):
         if (self.source / "modules.json").is_file():
             check_modules(self.source, read_modules(self.source), next_step=self.other_model)
         check_kind(self.source, "CrossEncoder", next_step=self.other_model)
-        try:
-            config = json.loads((self.source / "config.json").read_bytes())
-            architectures = [str(name) for name in config.get("architectures") or ["unnamed"]]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ModelError(
-                f"config.json cannot be read ({error})",
-                expected="a folder of a cross-encoder",
-                next_step="Name the folder that the model was saved to",
-                where=str(self.source),
-            ) from error
+        architecture = read_architecture(self.source, expected="a folder of a cross-encoder")
         check_vocabulary(self.source)
-        if not architectures[0].endswith(_HEAD):
+        if not architecture.endswith(_HEAD):
             raise ModelError(
-                f"its architecture is {architectures[0]}, without a head that scores pairs",
+                f"its architecture is {architecture}, without a head that scores pairs",
                 expected=f"one that ends with {_HEAD}",
                 next_step=self.other_model,
                 where=str(self.source),
             )
-        check_weights(self.source)
-        if not list(self.source.glob("*.safetensors")):
-            raise ModelError(
-                "it holds no weights",
-                expected="model.safetensors",
-                next_step="Save or download the model again",
-                where=str(self.source),
-            )
+        check_has_weights(self.source)
 
     def load(self) -> Any:
         """The CrossEncoder of the folder."""
@@ -117,23 +107,9 @@ class CrossEncoderExport(FamilyExport):
 
     def _load(self) -> Any:
         from sentence_transformers import CrossEncoder
-        from transformers import AutoModelForSequenceClassification
 
-        # The libraries fill what a checkpoint lacks with random numbers, and say so only in a log line.
-        _, report = AutoModelForSequenceClassification.from_pretrained(
-            str(self.source),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ModelError(
-                f"its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-                expected="all weights of a trained cross-encoder",
-                next_step="Save or download the model again",
-                where=str(self.source),
-            )
+        expected = "all weights of a trained cross-encoder"
+        check_complete(self.source, "AutoModelForSequenceClassification", expected=expected)
         return CrossEncoder(str(self.source), **torch_arguments())
 
     def graph(self, model: Any, *, masked: bool) -> TorchGraph:
@@ -152,17 +128,53 @@ class CrossEncoderExport(FamilyExport):
 
         model.max_seq_length = max_tokens
         # sentence-transformers cuts the longer text of a pair: queries this short stay whole, as they do here.
-        self._queries = [_shortened(model, text, max_tokens // 4) for text in bundled_sample_texts()[::_QUERY_STEP]]
-        documents = _parity_documents()
+        self._queries = [_shortened(model, text, max_tokens // 4) for text in self.texts[::_QUERY_STEP]]
+        documents = self._documents()
         pairs = [(query, document) for query in self._queries for document in documents]
         with quiet():
-            logits = model.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=8, show_progress_bar=False)
+            logits = model.predict(
+                pairs, activation_fn=torch.nn.Identity(), batch_size=self.torch_batch, show_progress_bar=False
+            )
         scores: NDArray[np.float32] = logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
         return scores.reshape(len(self._queries), len(documents))
 
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """Shape (queries, documents), float32: what the graph gives for the same pairs."""
-        return _onnx_scores(folder, self._queries, _parity_documents(), max_tokens=max_tokens)
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
+        """Gives shape (queries, documents), float32."""
+        return self._runner(folder, self._queries, self._documents(), max_tokens=max_tokens)
+
+    def count(self) -> int:
+        """The pairs."""
+        return len(self._queries) * len(self._documents())
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """Every query with some of the documents, each document once."""
+        graph = self.open_graph(folder)
+        tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+        documents = self._documents()
+        batches = [
+            tokenizer.encode(query, documents[number :: len(self._queries)])
+            for number, query in enumerate(self._queries)
+        ]
+        return [pair_feeds(graph, [pair]) for batch in batches for pair in batch.pairs]
+
+    def _documents(self) -> list[str]:
+        """Texts alone, some of them joined, and all of them in one, so that truncation is seen too."""
+        texts = self.texts
+        joined = [" ".join(texts[i : i + 2 + i % 5]) for i in range(0, len(texts), 6)]
+        return [*texts[1::3], *joined, " ".join(texts)]
+
+    def _runner(
+        self, folder: Path, queries: Sequence[str], documents: Sequence[str], *, max_tokens: int
+    ) -> Callable[[], NDArray[np.float32]]:
+        graph = self.open_graph(folder)
+        tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
+
+        def run() -> NDArray[np.float32]:
+            pairs = [pair for query in queries for pair in tokenizer.encode(query, documents).pairs]
+            scores = score_pairs(graph, pairs, batch_tokens=self.batch_tokens, workers=self.workers)
+            return scores.reshape(len(queries), len(documents))
+
+        return run
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Scores, order and the best ten."""
@@ -170,19 +182,13 @@ class CrossEncoderExport(FamilyExport):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """A query and documents with the score of each."""
-        query, documents = self._queries[0], _parity_documents()[-_PROBE_DOCUMENTS - 1 : -1]
-        scores = _onnx_scores(folder, [query], documents, max_tokens=max_tokens)
+        query, documents = self._queries[0], self._documents()[-_PROBE_DOCUMENTS - 1 : -1]
+        scores = self._runner(folder, [query], documents, max_tokens=max_tokens)()
         return Probe((query, *documents), rounded(scores[0]))
 
     def extra(self, model: Any) -> dict[str, Any]:
         """How many labels the score is made of."""
         return {"labels": int(network(model).config.num_labels)}
-
-
-def _parity_documents() -> list[str]:
-    """Bundled texts alone, some of them joined, and all of them in one, so that truncation is seen too."""
-    texts = bundled_sample_texts()
-    return [*texts[1::3], *(" ".join(texts[i : i + 2 + i % 5]) for i in range(0, len(texts), 6)), " ".join(texts)]
 
 
 def _shortened(model: Any, text: str, tokens: int) -> str:
@@ -216,12 +222,4 @@ def _graph_module(model: Any, names: Sequence[str]) -> Any:
     return GraphModule().eval()
 
 
-def _onnx_scores(
-    folder: Path, queries: Sequence[str], documents: Sequence[str], *, max_tokens: int
-) -> NDArray[np.float32]:
-    from tiercel.models.runtime import Session
-
-    session = Session(folder / GRAPH_FILE)
-    tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
-    rows = [[score_one(session, pair) for pair in tokenizer.encode(query, documents).pairs] for query in queries]
-    return np.array(rows, dtype=np.float32)
+EXPORT = CrossEncoderExport

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision
-from tiercel.errors import ModelError
+from tiercel.config import Backend, Precision
 from tiercel.models.checkpoint import (
     check_kind,
     check_modules,
+    check_pooling,
     load_with_torch,
     network,
     read_modules,
+    read_prompts,
     torch_arguments,
 )
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelSource, Probe, Prompts
-from tiercel.models.encoder import MASK_INPUT, SENTENCE_OUTPUT, embed_one
-from tiercel.models.export import ExportReport, FamilyExport, bundled_sample_texts, export_model, rounded
+from tiercel.models.description import ModelSource, Probe, Prompts
+from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
+from tiercel.models.forms import Wanted, find_form
 from tiercel.models.parity import Parity, compare_vectors
-from tiercel.models.tokenize import Tokenizer
+from tiercel.models.quantize import Feeds
+from tiercel.models.texts import (
+    IDS_INPUT,
+    MASK_INPUT,
+    SENTENCE_OUTPUT,
+    TOKEN_OUTPUT,
+    Sides,
+    TextNetwork,
+    probe_vectors,
+    read_sides,
+)
 from tiercel.models.tracing import TorchGraph, quiet
 
-TOKEN_OUTPUT = "token_embeddings"
-
 _PROBE_TEXT = "A small falcon hunts in tiers: wide and cheap at first, then closer and more exact."
-
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def export(
@@ -38,29 +45,33 @@ def export(
     target: Path,
     *,
     precision: Precision,
+    backend: Backend | None = None,
     max_tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Write the bi-encoder of `source` as an exported model into the new folder `target`; see `export_model`.
 
     The graph gives `sentence_embedding`, float32 of shape (texts, dimension), rows of L2 norm 1, and
-    `token_embeddings` of shape (texts, tokens, hidden).
+    `token_embeddings` of shape (texts, tokens, hidden): the last hidden states as they are. Where the folder has a
+    Dense of sentence-transformers on `token_embeddings` behind its pooling, they have gone through that projection.
     """
+    form = find_form(Wanted(precision, backend, provider=None))
     return export_model(
-        EncoderExport(source.folder), source, target, precision=precision, max_tokens=max_tokens, progress=progress
+        EncoderExport(source.folder), source, target, form=form, max_tokens=max_tokens, progress=progress
     )
 
 
-class EncoderExport(FamilyExport):
+class EncoderExport(FamilyExport[NDArray[np.float32]]):
     """Exports one bi-encoder."""
 
     family = "encoder"
+    unit = "texts"
     other_model = "Use another encoder, such as all-MiniLM-L6-v2"
 
     def check_source(self) -> None:
         """Refuse foreign code, pickled or damaged weights, and what sentence-transformers has not saved."""
         check_modules(self.source, read_modules(self.source), next_step=self.other_model)
-        check_kind(self.source, "SentenceTransformer", next_step=self.other_model)
+        check_kind(self.source, "SentenceTransformer", next_step=f"Name its family with --family. {self.other_model}")
 
     def load(self) -> Any:
         """The SentenceTransformer of the folder."""
@@ -72,36 +83,50 @@ class EncoderExport(FamilyExport):
 
         expected = "a sentence-transformers bi-encoder with safetensors weights"
         model = load_with_torch(load, expected=expected, next_step=self.other_model, where=self.source)
-        if any(getattr(module, "include_prompt", True) is False for module in model):
-            raise ModelError(
-                "its pooling leaves the prompt out",
-                expected="pooling over all tokens",
-                next_step=self.other_model,
-                where=str(self.source),
-            )
+        check_pooling(model, next_step=self.other_model, where=self.source)
         return model
 
     def graph(self, model: Any, *, masked: bool) -> TorchGraph:
         """The model's modules as one: input ids (and mask) in, unit vectors and token vectors out."""
-        return TorchGraph(
-            module=_graph_module(model),
-            inputs=["input_ids", MASK_INPUT] if masked else ["input_ids"],
-            outputs={SENTENCE_OUTPUT: {0: "texts"}, TOKEN_OUTPUT: {0: "texts", 1: "tokens"}},
-            architecture=str(getattr(network(model).config, "model_type", "unknown")),
-        )
+        return text_graph(model, model, {SENTENCE_OUTPUT: True, TOKEN_OUTPUT: False}, masked=masked)
 
     def torch_values(self, model: Any, *, max_tokens: int) -> NDArray[np.float32]:
         """Shape (texts, dimension), float32, rows of norm 1: what sentence-transformers gives, without any prompt."""
         model.max_seq_length = max_tokens
         with quiet():
             vectors: NDArray[np.float32] = model.encode(
-                _parity_texts(), prompt="", batch_size=8, normalize_embeddings=True, show_progress_bar=False
+                self._measured(),
+                prompt="",
+                batch_size=self.torch_batch,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
         return vectors
 
-    def onnx_values(self, folder: Path, *, max_tokens: int) -> NDArray[np.float32]:
-        """Shape (texts, dimension), float32, rows of norm 1: what the graph gives, without any prompt."""
-        return _onnx_vectors(folder, _parity_texts(), max_tokens=max_tokens)
+    def runner(self, folder: Path, *, max_tokens: int) -> Callable[[], NDArray[np.float32]]:
+        """Gives shape (texts, dimension), float32, rows of norm 1, without any prompt."""
+        network = self._network(folder, max_tokens=max_tokens)
+
+        def run() -> NDArray[np.float32]:
+            results = network.run(self._measured(), [SENTENCE_OUTPUT], query=False)
+            return np.stack([vector for result in results for (vector,) in result])
+
+        return run
+
+    def count(self) -> int:
+        """The texts."""
+        return len(self._measured())
+
+    def samples(self, folder: Path, *, max_tokens: int) -> list[Feeds]:
+        """The texts that parity is measured on."""
+        return self._network(folder, max_tokens=max_tokens).feeds(self._measured(), query=False)
+
+    def _measured(self) -> Sequence[str]:
+        """The texts and all of them in one, so that truncation is seen too."""
+        return [*self.texts, " ".join(self.texts)]
+
+    def _network(self, folder: Path, *, max_tokens: int) -> TextNetwork:
+        return text_network(self, folder, read_sides(max_tokens, {}))
 
     def compare(self, reference: NDArray[np.float32], other: NDArray[np.float32]) -> Parity:
         """Cosines, similarities and neighbours."""
@@ -109,7 +134,8 @@ class EncoderExport(FamilyExport):
 
     def probe(self, folder: Path, *, max_tokens: int) -> Probe:
         """One text with its vector."""
-        return Probe((_PROBE_TEXT,), rounded(_onnx_vectors(folder, [_PROBE_TEXT], max_tokens=max_tokens)[0]))
+        vectors = probe_vectors(self._network(folder, max_tokens=max_tokens), [_PROBE_TEXT])
+        return Probe((_PROBE_TEXT,), rounded(vectors[0]))
 
     def dimension(self, probe: Probe) -> int:
         """Length of the probe's vector."""
@@ -117,43 +143,51 @@ class EncoderExport(FamilyExport):
 
     def prompts(self, model: Any) -> Prompts:
         """The prompts that sentence-transformers' encode_query and encode_document would use."""
-        known = {name: prompt or "" for name, prompt in model.prompts.items()}
-        default = known.get(model.default_prompt_name or "", "")
-        document = next((known[name] for name in _DOCUMENT_PROMPTS if name in known), default)
-        return Prompts(query=known.get("query", default), document=document)
+        return read_prompts(model)
 
 
-def _parity_texts() -> list[str]:
-    """The bundled texts and all of them in one, so that truncation is seen too."""
-    texts = bundled_sample_texts()
-    return [*texts, " ".join(texts)]
+def graph_module(stages: Iterable[Any], outputs: Mapping[str, bool]) -> Any:
+    """Modules of sentence-transformers as one: input ids (and mask) in, the named features out, in that order.
 
-
-def _graph_module(model: Any) -> Any:
+    `outputs` says of each feature whether its vectors are to be made unit vectors.
+    """
     import torch
 
     class GraphModule(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.stages = torch.nn.ModuleList(list(model))
+            self.stages = torch.nn.ModuleList(list(stages))
 
-        def forward(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, Any]:
+        def forward(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, ...]:
             # Without a mask the attention adds none, and pooling takes every token.
-            features = {"input_ids": input_ids}
+            features = {IDS_INPUT: input_ids}
             if attention_mask is not None:
-                features["attention_mask"] = attention_mask
-            features = self.stages[0](features)
-            token_vectors = features[TOKEN_OUTPUT]
-            for stage in self.stages[1:]:
+                features[MASK_INPUT] = attention_mask
+            for stage in self.stages:
                 features = stage(features)
-            return torch.nn.functional.normalize(features[SENTENCE_OUTPUT], dim=-1), token_vectors
+            return tuple(
+                torch.nn.functional.normalize(features[name], dim=-1) if is_unit else features[name]
+                for name, is_unit in outputs.items()
+            )
 
     return GraphModule().eval()
 
 
-def _onnx_vectors(folder: Path, texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float32]:
-    from tiercel.models.runtime import Session
+def text_network(export: FamilyExport[Any], folder: Path, sides: Sides) -> TextNetwork:
+    """The graph and the tokenizer in `folder`, run as the export asks."""
+    graph = export.open_graph(folder)
+    return TextNetwork(folder, sides, graph, workers=export.workers, batch_tokens=export.batch_tokens)
 
-    session = Session(folder / GRAPH_FILE)
-    tokens = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).encode(texts)
-    return np.stack([embed_one(session, ids) for ids in tokens.ids])
+
+def text_graph(model: Any, stages: Iterable[Any], outputs: Mapping[str, bool], *, masked: bool) -> TorchGraph:
+    """What is traced of a loaded model of texts; `stages` and `outputs` as `graph_module` has them."""
+    axes = {SENTENCE_OUTPUT: {0: "texts"}, TOKEN_OUTPUT: {0: "texts", 1: "tokens"}}
+    return TorchGraph(
+        module=graph_module(stages, outputs),
+        inputs=[IDS_INPUT, MASK_INPUT] if masked else [IDS_INPUT],
+        outputs={name: axes[name] for name in outputs},
+        architecture=str(getattr(network(model).config, "model_type", "unknown")),
+    )
+
+
+EXPORT = EncoderExport

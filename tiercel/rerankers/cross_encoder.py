@@ -11,12 +11,12 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import ScoreKind
+from tiercel.config import Precision, ScoreKind
 from tiercel.errors import ModelError, UsageError
-from tiercel.models.batching import batch_budget, plan_batches
-from tiercel.models.description import GRAPH_FILE, TOKENIZER_FILE, ModelDescription, read_intact
-from tiercel.models.encoder import MASK_INPUT
-from tiercel.models.pairs import score_one, score_padded
+from tiercel.models.batching import batch_budget
+from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
+from tiercel.models.pairs import score_pairs
+from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.protocols import CandidateGroup
@@ -30,26 +30,26 @@ _TOKENIZE_DOCUMENTS = 64
 # Largest difference of a stored score, in standard deviations of the model's scores. Another processor may round
 # int8 products otherwise, and a GPU fp32 ones; kernels that overflow are off by much more.
 _PROBE_ROUNDING = 1e-5  # scores are stored with six decimals
-_PROBE_TOLERANCE = {"fp32": 0.05, "int8": 0.3}
+_PROBE_TOLERANCE: dict[Precision, float] = {"fp32": 0.05, "fp16": 0.1, "bf16": 0.2, "int8": 0.3}
 
 
 class OnnxCrossEncoder:
     """A cross-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
 
-    On the CPU every pair is a run of its own, in `threads` workers of one thread each, which take the pairs of all
+    On the CPU pairs of one length share a run, in `threads` workers of one thread each, which take the runs of all
     groups from one queue, longest first, so that none waits for a straggler. Nothing is padded, and a pair's score is
-    the same bits whatever is scored beside it. (int8 quantises activations with one scale per run, so a batch mate
-    would change it.) On a GPU pairs of like length are padded into batches of at most `batch_tokens`.
+    the same bits whatever is scored beside it. On a GPU pairs of like length, of all groups, are padded into batches of
+    at most `batch_tokens`.
 
     A pair that is too long loses the end of its document; a query only loses its own where it fills the window alone.
 
     Args:
         folder: holds tiercel.json, model.onnx and tokenizer.json.
-        provider: "cpu" or "cuda"; refused when it does not run.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
         score: "logit", the model's own number, of any size; "sigmoid" puts it between 0 and 1, where high scores
             that differ may become equal.
-        batch_tokens: most padded tokens of one run; None: one pair per run on the CPU, 32,768 on a GPU.
+        batch_tokens: most padded tokens of one run; None: no padding on the CPU, 32,768 on a GPU.
 
     Raises:
         UsageError: `score` is neither.
@@ -66,13 +66,14 @@ class OnnxCrossEncoder:
         score: ScoreKind = "logit",
         batch_tokens: int | None = None,
     ) -> None:
-        from tiercel.models.runtime import Session
+        from tiercel.models.sessions import open_exported, resolved_provider
 
+        provider = resolved_provider(provider)
         if score not in get_args(ScoreKind):
             raise UsageError(f"score {score!r}", expected=" or ".join(get_args(ScoreKind)))
         self._description = read_intact(folder, family="cross-encoder")
         self._tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
-        self._session = Session(folder / GRAPH_FILE, provider=provider)
+        self._session = open_exported(folder, self._description, provider=provider, workers=threads)
         self._batch_tokens = batch_budget(
             batch_tokens,
             provider=provider,
@@ -134,9 +135,9 @@ class OnnxCrossEncoder:
         return scores if self._kind == "logit" else [_sigmoid(array) for array in scores]
 
     def _tokenize(self, groups: Sequence[CandidateGroup], part: _Part) -> PairBatch:
-        query, documents = groups[part.group]
-        texts = [document.full_text for document in documents[part.start : part.stop]]
-        return self._tokenizer.encode(query.text, texts)
+        group = groups[part.group]
+        texts = [document.full_text for document in group.documents[part.start : part.stop]]
+        return self._tokenizer.encode(group.query.text, texts)
 
     def _count(self, slab: Sequence[_Part], batches: Sequence[PairBatch]) -> None:
         with self._lock:
@@ -147,16 +148,7 @@ class OnnxCrossEncoder:
 
     def _run(self, pairs: Sequence[TokenPair]) -> NDArray[np.float32]:
         """Logits of the pairs: shape (len(pairs),), float32, in input order."""
-        logits = np.empty(len(pairs), dtype=np.float32)
-        lengths = [pair.ids.size for pair in pairs]
-        if self._batch_tokens is None:
-            order = sorted(range(len(pairs)), key=lambda position: -lengths[position])
-            run = partial(score_one, self._session)
-            logits[order] = map_in_order(run, [pairs[position] for position in order], workers=self._threads)
-            return logits
-        for positions in plan_batches(lengths, max_batch_tokens=self._batch_tokens):
-            logits[positions] = score_padded(self._session, [pairs[position] for position in positions])
-        return logits
+        return score_pairs(self._session, pairs, batch_tokens=self._batch_tokens, workers=self._threads)
 
     def _check_finite(self, groups: Sequence[CandidateGroup], scores: Sequence[NDArray[np.float32]]) -> None:
         for group, array in zip(groups, scores, strict=True):

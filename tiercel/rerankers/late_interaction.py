@@ -6,8 +6,9 @@ Zaharia, ColBERT, SIGIR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy as np
 from tiercel.errors import UsageError
 from tiercel.protocols import CandidateGroup, TokenEncoder
 from tiercel.rerankers.maxsim import maxsim
-from tiercel.types import DocId, Document
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,32 +24,58 @@ if TYPE_CHECKING:
 
 SCORES = ("sum", "mean")
 
-_CANDIDATES_PER_TASK = 32
-"""Candidates whose vectors are in memory at a time, for each thread: some 2,000 tokens, 1 MB of 128 dimensions, which
-stays in the processor's cache between decoding and comparing."""
+_TASK_TOKENS = 2_048
+"""Tokens whose vectors are in memory at a time, for each thread: 1 MB of 128 dimensions, which stays in the processor's
+cache between decoding and comparing. A piece that has more is a task of its own."""
+
+_SLAB_TEXTS = 256
+"""Texts whose vectors are in memory at a time where nothing is stored: some 50 MB, for 400 tokens of 128 dimensions."""
+
+
+class TokenPart(Protocol):
+    """The token vectors of some candidates of a group, in pieces: what of a candidate is compared by itself."""
+
+    @property
+    def group(self) -> int:
+        """Position of the group among those that were asked for."""
+
+    @property
+    def candidates(self) -> NDArray[np.int64]:
+        """Shape (pieces,): position in the group of the candidate that each piece is of."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Shape (pieces,): tokens of each piece."""
+
+    def vectors(self, first: int, last: int) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """The vectors of the pieces from `first` up to `last`, one after the other, and where each piece's begin.
+
+        Float32, shape (tokens, dimension), rows of L2 norm 1; int64, shape (last - first + 1,). May be asked from
+        several threads at once.
+        """
 
 
 class TokenSource(Protocol):
-    """Has the token vectors of documents that were encoded before. May be asked from several threads at once."""
+    """Has the token vectors of candidates that were encoded before."""
 
-    def token_vectors(self, doc_ids: Sequence[DocId]) -> tuple[FloatMatrix, NDArray[np.int64]]:
-        """The vectors of these documents, one after the other, and where each document's begin.
+    def parts(self, groups: Sequence[CandidateGroup]) -> Iterable[Sequence[TokenPart]]:
+        """Every candidate of every group, in one piece or more: parts that are to be compared together.
 
-        Float32, shape (tokens, dimension), rows of L2 norm 1; int64, shape (len(doc_ids) + 1,). Raises IndexStoreError
-        for an id that is not there.
+        Raises IndexStoreError for a document, or the passage that a group means of it, that is not there.
         """
 
 
 class LateInteraction:
     """MaxSim of each candidate: for each token of the query its best match in the document, added up.
 
-    Sums grow with the number of the query's tokens: scores of different queries can only be compared as means. Where
-    vectors come from a store, scores are off from those of vectors made anew by as much as the store's form rounds.
+    A candidate that is stored in several pieces, as a document in its passages, has the score of its best one. Sums
+    grow with the number of the query's tokens: scores of different queries can only be compared as means. Where vectors
+    come from a store, scores are off from those of vectors made anew by as much as the store's form rounds.
 
     Args:
         encoder: what encodes queries, and documents where nothing is stored.
-        stored: where the candidates' vectors are; None to encode title and text of each candidate when it is scored,
-            and hold the vectors of all candidates of one call in memory.
+        stored: where the candidates' vectors are; None to encode title and text of each candidate when it is scored:
+            each distinct text of a call once, and 256 of them in memory at a time.
         threads: among which the candidates are divided.
         score: "sum", or "mean" over the query's tokens, which is from -1 to 1.
 
@@ -65,63 +91,110 @@ class LateInteraction:
         if threads < 1:
             raise UsageError(f"threads={threads}", expected="at least 1")
         self._encoder = encoder
-        self._stored = stored
+        self._making = _Encoded(encoder)
+        self._source: TokenSource = self._making if stored is None else stored
         self._threads = threads
         self._score = score
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the scores of vectors made anew would: those of the encoder, sum or mean."""
+        return f"{self._encoder.fingerprint}-{self._score}"
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads the candidates' texts: not where their vectors are stored."""
+        return self._source is self._making
+
+    @property
+    def truncated(self) -> int:
+        """How many texts of candidates it has cut to what the model reads."""
+        return self._making.truncated
+
     def score(self, groups: Sequence[CandidateGroup]) -> list[FloatVector]:
-        """One float32 array per group. All queries are encoded in one call, and all distinct texts of candidates.
+        """One float32 array per group. All queries are encoded in one call.
 
         A candidate without tokens gets -1 for each token of the query; a query without tokens gives 0 to all.
         """
-        asked = [group for group in groups if group.documents]
-        queries = iter(self._encoder.encode_queries([group.query.text for group in asked]) if asked else [])
-        made = self._encode(asked)
-        scores = [np.zeros(len(group.documents), dtype=np.float32) for group in groups]
-        tasks = [
-            _Task(
-                query,
-                group.documents[first : first + _CANDIDATES_PER_TASK],
-                array[first : first + _CANDIDATES_PER_TASK],
-            )
-            for group, array in zip(groups, scores, strict=True)
-            if group.documents
-            for query in [next(queries)]
-            for first in range(0, len(group.documents), _CANDIDATES_PER_TASK)
-        ]
-
-        def run(task: _Task) -> None:
-            sums = maxsim(task.query, *self._vectors(task.documents, made))
-            task.scores[:] = sums / np.float32(max(1, len(task.query))) if self._score == "mean" else sums
-
-        if self._threads == 1 or len(tasks) == 1:
-            for task in tasks:
-                run(task)
-        else:
-            with ThreadPoolExecutor(self._threads) as pool:
-                for _ in pool.map(run, tasks):
-                    pass
+        asked = [number for number, group in enumerate(groups) if group.documents]
+        texts = [groups[number].query.text for number in asked]
+        queries = dict(zip(asked, self._encoder.encode_queries(texts) if asked else [], strict=True))
+        scores = [np.full(len(group.documents), -np.inf, dtype=np.float32) for group in groups]
+        with ThreadPoolExecutor(self._threads) as pool:  # starts no thread before the first task
+            for parts in self._source.parts(groups):
+                tasks = [task for part in parts for task in _tasks(queries[part.group], part)]
+                results = map(_sums, tasks) if min(self._threads, len(tasks)) == 1 else pool.map(_sums, tasks)
+                for task, sums in zip(tasks, results, strict=True):
+                    best = scores[task.part.group]
+                    np.maximum.at(best, task.part.candidates[task.first : task.last], sums)
+        if self._score == "mean":
+            for number, query in queries.items():
+                scores[number] /= np.float32(max(1, len(query)))
         return scores
-
-    def _encode(self, groups: Sequence[CandidateGroup]) -> dict[str, FloatMatrix]:
-        """The vectors of each distinct text, where nothing is stored."""
-        if self._stored is not None:
-            return {}
-        texts = list(dict.fromkeys(document.full_text for group in groups for document in group.documents))
-        return dict(zip(texts, self._encoder.encode_documents(texts), strict=True)) if texts else {}
-
-    def _vectors(
-        self, documents: Sequence[Document], made: dict[str, FloatMatrix]
-    ) -> tuple[FloatMatrix, NDArray[np.int64]]:
-        if self._stored is not None:
-            return self._stored.token_vectors([document.id for document in documents])
-        matrices = [made[document.full_text] for document in documents]
-        return np.concatenate(matrices), np.cumsum([0, *map(len, matrices)], dtype=np.int64)
 
 
 class _Task(NamedTuple):
-    """Some candidates of a query, and where their scores go."""
+    """Some pieces of candidates, and the query that they are compared with."""
 
     query: FloatMatrix
-    documents: Sequence[Document]
-    scores: FloatVector
+    part: TokenPart
+    first: int
+    last: int
+
+
+def _tasks(query: FloatMatrix, part: TokenPart) -> Iterator[_Task]:
+    """The pieces of a part, as many at a time as have _TASK_TOKENS."""
+    ends = np.cumsum(part.sizes)
+    first = done = 0
+    while first < ends.size:
+        last = max(first + 1, int(np.searchsorted(ends, done + _TASK_TOKENS, side="right")))
+        yield _Task(query, part, first, last)
+        first, done = last, int(ends[last - 1])
+
+
+def _sums(task: _Task) -> FloatVector:
+    return maxsim(task.query, *task.part.vectors(task.first, task.last))
+
+
+class _Made(NamedTuple):
+    """Candidates of a group whose vectors have just been made, each in one piece."""
+
+    group: int
+    candidates: NDArray[np.int64]
+    matrices: Sequence[FloatMatrix]
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        return np.array([len(matrix) for matrix in self.matrices], dtype=np.int64)
+
+    def vectors(self, first: int, last: int) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        some = self.matrices[first:last]
+        return np.concatenate(some), np.cumsum([0, *map(len, some)], dtype=np.int64)
+
+
+class _Encoded:
+    """Encodes title and text of the candidates as they come, slab by slab of distinct texts."""
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        self._encoder = encoder
+        self.truncated = 0
+
+    def parts(self, groups: Sequence[CandidateGroup]) -> Iterator[list[_Made]]:
+        """The candidates of each slab's texts."""
+        uses: dict[str, list[tuple[int, int]]] = {}
+        for number, group in enumerate(groups):
+            for position, document in enumerate(group.documents):
+                uses.setdefault(document.full_text, []).append((number, position))
+        waiting = iter(uses)
+        while texts := list(islice(waiting, _SLAB_TEXTS)):
+            before = self._encoder.truncated
+            made = self._encoder.encode_documents(texts)
+            self.truncated += self._encoder.truncated - before
+            of_group: dict[int, list[tuple[int, FloatMatrix]]] = {}
+            for text, matrix in zip(texts, made, strict=True):
+                for number, position in uses[text]:
+                    of_group.setdefault(number, []).append((position, matrix))
+            yield [
+                _Made(number, np.array([position for position, _ in found]), [matrix for _, matrix in found])
+                for number, found in of_group.items()
+            ]

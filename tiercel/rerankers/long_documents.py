@@ -116,6 +116,20 @@ class LongDocuments:
         self._cost = Cost()
 
     @property
+    def fingerprint(self) -> str:
+        """Changes whenever the scores would: the model, the strategy, window, overlap and kind of window.
+
+        The model's is "" where it has none. What `pieces`, `idf` and `terms` do is not in it.
+        """
+        inner = getattr(self._reranker, "fingerprint", "")
+        return f"{inner}-{self._strategy}-{self._window}-{self._overlap}-{self._kind}"
+
+    @property
+    def overlap(self) -> int:
+        """Tokens that a window repeats of the one before, at most."""
+        return self._overlap
+
+    @property
     def cost(self) -> Cost:
         """What the reranker has been given to read since this was made."""
         return self._cost
@@ -178,10 +192,10 @@ class LongDocuments:
 
 def _added(cost: Cost, groups: Sequence[CandidateGroup], *, documents: int) -> Cost:
     pairs = tokens = 0
-    for query, windows in groups:
-        pairs += len(windows)
-        tokens += count_tokens(query.text) * len(windows)
-        tokens += sum(count_tokens(window.title) + count_tokens(window.text) for window in windows)
+    for group in groups:
+        pairs += len(group.documents)
+        tokens += count_tokens(group.query.text) * len(group.documents)
+        tokens += sum(count_tokens(window.title) + count_tokens(window.text) for window in group.documents)
     return Cost(cost.documents + documents, cost.pairs + pairs, cost.tokens + tokens)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.errors import ModelError
 from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
+from tiercel.retrieve.fusion import FusionMethod, fuse_lists
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import DocId, Document, Hit, Query, Ranking
@@ -20,19 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RerankStep:
-    """A reranker under its stage's name; `keep` is how many survive it, None where the pipeline does not say."""
+    """A reranker under its stage's name.
+
+    Attributes:
+        keep: how many survive it; None where the pipeline does not say.
+        fusion: how its order is fused with that of the stage before; None: it takes that one's place.
+        weight: of its own scores in the fusion, where those of the stage before have 1.
+        reads: whether it reads the candidates; if not, no text is fetched for it, and its documents are ids alone.
+    """
 
     name: str
     reranker: Reranker
     keep: int | None = None
+    fusion: FusionMethod | None = None
+    weight: float = 1.0
+    reads: bool = True
 
 
 class Cascade:
     """A Retriever: recall finds candidates, each step scores what the stage before kept, and keeps the best.
 
     A batch of queries goes through one stage after the other, so a reranker sees all groups of the batch at once and
-    every document is fetched once per batch. Memory therefore grows with queries times candidates; the caller chooses
-    the batch.
+    every document is fetched once per batch, for the first stage that reads it. Memory therefore grows with queries
+    times candidates; the caller chooses the batch.
 
     Args:
         recall: the first stage; a Fusion shows its legs in the trace, any other Retriever is one stage.
@@ -76,7 +87,8 @@ class Cascade:
         documents: Mapping[DocId, Document] | None = None
         for step, step_keep in zip(self._stages, step_keeps, strict=True):
             start = time.perf_counter()
-            documents = self._fetch(traces) if documents is None else documents
+            if step.reads and documents is None:
+                documents = self._fetch(traces)
             rankings = _rerank(step, [trace.ranking for trace in traces], documents=documents, keep=step_keep)
             seconds = time.perf_counter() - start
             traces = [
@@ -92,12 +104,9 @@ class Cascade:
 
 
 def _rerank(
-    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document], keep: int
+    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None, keep: int
 ) -> list[Ranking]:
-    groups = [
-        CandidateGroup(ranking.query, [_candidate(ranking, hit, documents) for hit in ranking.hits])
-        for ranking in rankings
-    ]
+    groups = [_group(ranking, documents if step.reads else None) for ranking in rankings]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
         raise ModelError(
@@ -106,24 +115,42 @@ def _rerank(
             where=f"stage {step.name!r}",
         )
     return [
-        _reranked(step.name, before, _checked(step.name, before, array), keep=keep)
+        _reranked(step, before, _checked(step.name, before, array), keep=keep)
         for before, array in zip(rankings, scores, strict=True)
     ]
 
 
-def _candidate(ranking: Ranking, hit: Hit, documents: Mapping[DocId, Document]) -> Document:
+def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None) -> CandidateGroup:
+    """The hits as candidates; without documents by their ids alone."""
+    spans = [hit.span for hit in ranking.hits] if ranking.passages else ()
+    if documents is None:
+        return CandidateGroup(ranking.query, [Document(hit.doc_id, "") for hit in ranking.hits], spans)
+    return CandidateGroup(
+        ranking.query, [_candidate(ranking, hit, documents[hit.doc_id]) for hit in ranking.hits], spans
+    )
+
+
+def _candidate(ranking: Ranking, hit: Hit, document: Document) -> Document:
     """What of a hit's document is scored: all of it or, in a Ranking of passages, the passage."""
-    document = documents[hit.doc_id]
     if not ranking.passages or hit.span is None:
         return document
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def _reranked(stage: str, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
-    spans = [hit.span for hit in before.hits]
-    return Ranking.from_scores(
-        before.query, before.doc_ids, scores, stage=stage, keep=keep, spans=spans, passages=before.passages
+def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
+    """The candidates by the step's scores, or by both its scores and those that they came with."""
+    alone = Ranking.from_scores(
+        before.query,
+        before.doc_ids,
+        scores,
+        stage=step.name,
+        keep=keep if step.fusion is None else len(before.hits),
+        spans=[hit.span for hit in before.hits],
+        passages=before.passages,
     )
+    if step.fusion is None:
+        return alone
+    return fuse_lists(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:

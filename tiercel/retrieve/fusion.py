@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tiercel.errors import UsageError
 from tiercel.protocols import Retriever
 from tiercel.retrieve.trace import StageTrace, Trace, timed_retrieve
-from tiercel.types import Hit, Query, Ranking
+from tiercel.types import Hit, Query, QueryId, Ranking
 
 RRF_K = 60
 """The constant of reciprocal rank fusion; 60 is the value fixed in a pilot by Cormack et al. (2009)."""
@@ -23,16 +23,26 @@ list fused from legs cut at ten would depend on the cut."""
 
 
 class FusionMethod(StrEnum):
-    """How legs are fused: by rank (`rrf`) or by scores brought to one scale (`minmax`)."""
+    """How lists are fused: by rank (`rrf`, `interleave`), by scores of one scale (`minmax`) or as they are (`wsum`).
+
+    `interleave` takes no weights.
+    """
 
     RRF = "rrf"
     MINMAX = "minmax"
+    INTERLEAVE = "interleave"
+    WSUM = "wsum"
 
 
 def reciprocal_rank_fusion(
-    rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None = None, stage: str = "rrf"
+    rankings: Sequence[Ranking],
+    *,
+    keep: int,
+    weights: Sequence[float] | None = None,
+    stage: str = "rrf",
+    k: float = RRF_K,
 ) -> Ranking:
-    """Sum of weight / (60 + rank) over the legs that returned the document, rank counted from 1.
+    """Sum of weight / (k + rank) over the legs that returned the document, rank counted from 1.
 
     `rankings` holds one Ranking per leg, all of the same query; `weights` is aligned with it, all 1 when None. A leg
     that did not return a document adds no term. At most `keep` hits; legs that are all empty give an empty Ranking;
@@ -42,7 +52,7 @@ def reciprocal_rank_fusion(
     G. V. Cormack, C. L. A. Clarke, S. Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank
     Learning Methods. SIGIR 2009.
     """
-    terms = [[1 / (RRF_K + rank) for rank in range(1, len(ranking.hits) + 1)] for ranking in rankings]
+    terms = [[1 / (k + rank) for rank in range(1, len(ranking.hits) + 1)] for ranking in rankings]
     return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
 
 
@@ -62,10 +72,78 @@ def minmax_fusion(
     return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
 
 
-_METHODS: dict[FusionMethod, Callable[..., Ranking]] = {
+def interleaving(
+    rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None = None, stage: str = "interleave"
+) -> Ranking:
+    """The first hit of every leg in the legs' order, then the second of every leg, each document once.
+
+    So the first n * m of m legs hold the first n of each. Scores are 1 / rank. Arguments, result and errors are those
+    of `reciprocal_rank_fusion`, but weights that are not all the same raise ValueError: none has a say.
+
+    M. Wrzalik, D. Krechel: CoRT: Complementary Rankings from Transformers. NAACL 2021.
+    """
+    if weights and len(set(weights)) > 1:
+        raise ValueError(f"interleaving takes no weights, found {list(weights)}")
+    terms = [[0.0] * len(ranking.hits) for ranking in rankings]
+    seen: set[object] = set()
+    for row in range(max((len(ranking.hits) for ranking in rankings), default=0)):
+        for ranking, leg_terms in zip(rankings, terms, strict=True):
+            if row < len(ranking.hits) and (key := ranking.key(ranking.hits[row])) not in seen:
+                seen.add(key)
+                leg_terms[row] = 1 / len(seen)
+    return _weighted_sum(rankings, terms, weights=None, keep=keep, stage=stage)
+
+
+def weighted_sum(
+    rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None = None, stage: str = "wsum"
+) -> Ranking:
+    """Sum of weight * score over the legs that returned the document: for scores that are of one scale already.
+
+    A leg that did not return a document adds no term, which is more than a negative score. Arguments, result and
+    errors are those of `reciprocal_rank_fusion`.
+    """
+    terms = [[hit.score for hit in ranking.hits] for ranking in rankings]
+    return _weighted_sum(rankings, terms, weights=weights, keep=keep, stage=stage)
+
+
+def fuse_runs(
+    runs: Sequence[Sequence[Ranking]],
+    fuse: Callable[..., Ranking],
+    *,
+    keep: int,
+    weights: Sequence[float] | None = None,
+) -> Iterator[Ranking]:
+    """One Ranking for each query of any run, in the order in which they first come; `fuse` is one of METHODS.
+
+    `weights` is aligned with the runs. A run without the query counts as one that found nothing.
+    """
+    by_run = [{ranking.query.id: ranking for ranking in run} for run in runs]
+    queries: dict[QueryId, Query] = {}
+    for run in runs:
+        for ranking in run:
+            if not queries.setdefault(ranking.query.id, ranking.query).text:
+                queries[ranking.query.id] = ranking.query  # not every form of a run carries texts
+    for query_id, query in queries.items():
+        found = [replace(run[query_id], query=query) if query_id in run else Ranking(query, (), "") for run in by_run]
+        yield fuse(found, keep=keep, weights=weights)
+
+
+METHODS: dict[FusionMethod, Callable[..., Ranking]] = {
     FusionMethod.RRF: reciprocal_rank_fusion,
     FusionMethod.MINMAX: minmax_fusion,
+    FusionMethod.INTERLEAVE: interleaving,
+    FusionMethod.WSUM: weighted_sum,
 }
+
+DEFAULT_FUSION = FusionMethod.MINMAX
+"""Better than RRF on every split that it was compared on: docs/PERFORMANCE.md, docs/adr/0012."""
+
+
+def fuse_lists(
+    method: FusionMethod, rankings: Sequence[Ranking], *, keep: int, weights: Sequence[float] | None, stage: str
+) -> Ranking:
+    """One list of several by the named method; arguments, result and errors as in `reciprocal_rank_fusion`."""
+    return METHODS[method](rankings, keep=keep, weights=weights, stage=stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +169,7 @@ class Fusion:
     Raises UsageError for no legs, a repeated name, or a weight that is not above 0.
     """
 
-    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = FusionMethod.RRF, name: str = "") -> None:
+    def __init__(self, legs: Sequence[FusionLeg], *, method: FusionMethod = DEFAULT_FUSION, name: str = "") -> None:
         if not legs:
             raise UsageError("a fusion without legs", expected="at least one")
         names = [leg.name for leg in legs]
@@ -101,7 +179,9 @@ class Fusion:
             if not (math.isfinite(leg.weight) and leg.weight > 0):
                 raise UsageError(f"leg {leg.name!r} has the weight {leg.weight:g}", expected="a number above 0")
         self._legs = tuple(legs)
-        self._fuse = _METHODS[method]
+        if method is FusionMethod.INTERLEAVE and len({leg.weight for leg in legs}) > 1:
+            raise UsageError("interleaving with weights", expected="legs without weights")
+        self._method = method
         self._name = name or "+".join(names)
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
@@ -124,7 +204,7 @@ class Fusion:
         start = time.perf_counter()
         weights = [leg.weight for leg in self._legs]
         fused = [
-            self._fuse(lists, keep=keep, weights=weights, stage=self._name)
+            fuse_lists(self._method, lists, keep=keep, weights=weights, stage=self._name)
             for lists in zip(*(rankings for rankings, _ in by_leg), strict=True)
         ]
         seconds = time.perf_counter() - start

@@ -1,11 +1,14 @@
-"""The pipeline string, such as `bm25+dense@200,late@50,cross:BAAI/bge-reranker-v2-m3@10`, and its value.
+"""The pipeline string, such as `bm25+dense@200,minmax:late@50,cross:BAAI/bge-reranker-v2-m3@10`, and its value.
 
     pipeline := recall ("," stage)*
-    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: rrf (when none is written) or minmax
+    recall   := [fusion ":"] leg ("+" leg)* ["@" keep]      fusion: minmax (not written), rrf, interleave or wsum
     leg      := [weight] name [":" model]                   weight: a decimal number above 0, 1 when not written
-    stage    := name [":" model] ["@" keep]
+    stage    := [fusion ":" [weight]] name [":" model] ["@" keep]
     name     := a letter, then letters, digits, "_" or "-"
     model    := letters, digits and any of . _ / : = % -  (a hub name or a path)
+
+A stage with a fusion is fused with the ranking that it reranks, whose weight is 1: `minmax:2late` counts late twice.
+One without puts its own order in place of that ranking's.
 
 None of these characters means anything to a shell inside a word, so no quoting is needed. The grammar knows no stage
 by name; `check_names` compares a parsed pipeline with the names an application offers.
@@ -22,7 +25,7 @@ from decimal import Decimal
 from typing import NoReturn
 
 from tiercel.errors import UsageError
-from tiercel.retrieve.fusion import FusionMethod
+from tiercel.retrieve.fusion import DEFAULT_FUSION, FusionMethod
 
 RECALL_KEEP = 100
 """Survivors of a recall stage that names none: the depth at which reranking is usually reported (BEIR, TREC DL)."""
@@ -52,12 +55,10 @@ class Leg:
                 f"a leg called {self.name!r}, which is the name of a fusion",
                 expected=f"legs after it, as in {self.name}:bm25+dense",
             )
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise UsageError(f"the weight {self.weight:g}", expected="a number above 0; leave the leg out instead of 0")
+        _check_weight(self.weight, "leg")
 
     def __str__(self) -> str:
-        weight = "" if self.weight == 1 else f"{Decimal(repr(self.weight)).normalize():f}"
-        return weight + _name_and_model(self.name, self.model)
+        return _weight(self.weight) + _name_and_model(self.name, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Recall:
     """The first stage: at least one leg, each once; `keep` is None when the string names no number."""
 
     legs: tuple[Leg, ...]
-    fusion: FusionMethod = FusionMethod.RRF
+    fusion: FusionMethod = DEFAULT_FUSION
     keep: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,28 +78,52 @@ class Recall:
             if (leg.name, leg.model) in seen:
                 raise UsageError(f"the leg {_name_and_model(leg.name, leg.model)!r} twice", expected="each leg once")
             seen.add((leg.name, leg.model))
-        if len(self.legs) == 1 and (self.legs[0].weight != 1 or self.fusion is not FusionMethod.RRF):
+        if len(self.legs) == 1 and (self.legs[0].weight != 1 or self.fusion is not DEFAULT_FUSION):
             raise UsageError("a fusion or a weight with a single leg", expected="two legs or more to be fused")
 
     def __str__(self) -> str:
-        fusion = "" if self.fusion is FusionMethod.RRF else f"{self.fusion}:"
+        fusion = "" if self.fusion is DEFAULT_FUSION else f"{self.fusion}:"
         return fusion + "+".join(map(str, self.legs)) + _at(self.keep)
 
 
 @dataclass(frozen=True, slots=True)
 class RerankStage:
-    """A later stage: a reranker, its model ("" for the application's choice), how many survive (None: unsaid)."""
+    """A later stage: a reranker and how it changes the ranking that it is given.
+
+    Attributes:
+        name: of the kind of reranker.
+        model: "" for the application's choice.
+        keep: how many survive; None: unsaid.
+        fusion: how its scores are fused with the ranking that it reranks; None: they replace it.
+        weight: of its own scores in that fusion, where those of the ranking before have 1.
+    """
 
     name: str
     model: str = ""
     keep: int | None = None
+    fusion: FusionMethod | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.model)
         _check_keep(self.keep)
+        _check_weight(self.weight, "stage")
+        if self.name in set(FusionMethod):
+            raise UsageError(
+                f"a stage called {self.name!r}, which is the name of a fusion",
+                expected=f"a stage after it, as in {self.name}:late",
+            )
+        if self.fusion is FusionMethod.INTERLEAVE and self.weight != 1:
+            raise UsageError(f"the weight {self.weight:g} of a stage that is interleaved", expected="no weight there")
+        if self.fusion is None and self.weight != 1:
+            raise UsageError(
+                f"the weight {self.weight:g} of a stage that is not fused",
+                expected=f"a fusion before it, as in {DEFAULT_FUSION}:{_weight(self.weight)}{self.name}",
+            )
 
     def __str__(self) -> str:
-        return _name_and_model(self.name, self.model) + _at(self.keep)
+        fusion = "" if self.fusion is None else f"{self.fusion}:{_weight(self.weight)}"
+        return fusion + _name_and_model(self.name, self.model) + _at(self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +222,15 @@ def _check_keep(keep: int | None) -> None:
         raise UsageError(f"@{keep}", expected="a number of survivors from 1 to 999999999")
 
 
+def _check_weight(weight: float, what: str) -> None:
+    if not (math.isfinite(weight) and weight > 0):
+        raise UsageError(f"the weight {weight:g}", expected=f"a number above 0; leave the {what} out instead of 0")
+
+
+def _weight(weight: float) -> str:
+    return "" if weight == 1 else f"{Decimal(repr(weight)).normalize():f}"
+
+
 def _name_and_model(name: str, model: str) -> str:
     return f"{name}:{model}" if model else name
 
@@ -228,7 +262,7 @@ class _Parser:
 
     def _recall(self) -> Recall:
         start = self.at
-        fusion = next((method for method in FusionMethod if self._accept(f"{method}:")), FusionMethod.RRF)
+        fusion = self._fusion() or DEFAULT_FUSION
         legs = [self._leg()]
         while self._accept("+"):
             leg_start = self.at
@@ -253,8 +287,18 @@ class _Parser:
             self._fail(start, error.found, error.expected)
 
     def _stage(self) -> RerankStage:
+        start = self.at
+        fusion = self._fusion()
+        weight = self._match(_WEIGHT)
         name, model = self._name_and_model("a rerank stage, such as cross")
-        return RerankStage(name, model, self._keep())
+        keep = self._keep()
+        try:
+            return RerankStage(name, model, keep, fusion, float(weight) if weight else 1.0)
+        except UsageError as error:
+            self._fail(start, error.found, error.expected)
+
+    def _fusion(self) -> FusionMethod | None:
+        return next((method for method in FusionMethod if self._accept(f"{method}:")), None)
 
     def _name_and_model(self, expected: str) -> tuple[str, str]:
         name = self._match(_NAME) or self._fail(self.at, self._next(), expected)
