@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ STATE_FOLDER = "training"
 
 _QUERIES_AT_ONCE = 256
 _GROUPS_AT_ONCE = 8
+_DIGEST_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def train(  # noqa: PLR0913
     data: TrainData,
     dev: TrainData | None = None,
     measure: str = "nDCG@10",
+    threads: int = 1,
     resume: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Progress:
@@ -135,35 +139,65 @@ def train(  # noqa: PLR0913
 
     The class of the settings says which family. `dev` are groups of queries that are not trained on: at intervals the
     documents that a first stage found are ranked by the model, and the weights with the best mean of `measure` over the
-    files are those that are written.
+    files are those that are written. `threads` are those of the CPU.
 
-    Raises UsageError (settings that do not fit, an `out` that holds a model, a training begun otherwise), InputError
+    Raises UsageError (settings that do not fit, an `out` that is not empty, a training begun otherwise), InputError
     (groups) and ModelError (the source, a loss that is no number, a full disk, a missing package).
     """
     _check_torch()
-    if out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir()):
+    state = out / STATE_FOLDER
+    if not resume and out.exists() and any(path != state for path in out.iterdir()):
         raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))
+    import torch
+
+    from tiercel.models.description import file_digest, source_digest
     from tiercel.training.batches import training_groups
+    from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
 
-    groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
-    student = _student(source, settings, groups)
+    torch.set_num_threads(threads)
     judged = None if dev is None else dev_measure(dev, measure, device=settings.device)
-    state = out / STATE_FOLDER
-    progress = Training(student, groups, settings, folder=state, dev=judged, say=say).run(resume=resume)
+    groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
+    inputs = {"model": source_digest(source)[:_DIGEST_LENGTH], "threads": threads}
+    if dev is not None:
+        inputs |= {"measure": measure, "dev": [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in dev.groups]}
+    checkpoints = Checkpoints(state, inputs)
+    if resume:
+        checkpoints.read()  # where there is none, that is said before a model is loaded
+    student = _student(source, settings, groups)
+    progress = Training(student, groups, settings, checkpoints=checkpoints, dev=judged, say=say).run(resume=resume)
     student.module.to("cpu")
-    student.save(out)
-    for path in state.glob("*.safetensors"):
-        path.unlink()
-    if state.is_dir():
-        state.rmdir()
+    _write_model(student, out, beside=state / "model")
+    shutil.rmtree(state, ignore_errors=True)
     return progress
+
+
+def _write_model(student: Student, out: Path, *, beside: Path) -> None:
+    """Save into the folder `beside`, then move all to `out`: what is there is whole. Raises ModelError."""
+    from safetensors import SafetensorError
+
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        student.save(beside)
+        for path in sorted(beside.iterdir()):
+            if (out / path.name).is_dir():
+                shutil.rmtree(out / path.name)
+            path.replace(out / path.name)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"the model cannot be written ({error})",
+            expected="room on the disk and leave to write",
+            next_step="Make room and go on with --resume",
+            where=str(out),
+        ) from error
 
 
 def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
     """The mean over files of a measure over the documents that a first stage found; the positives are the relevant.
 
-    A positive that no leg has found is missed whatever the model does, and counts as such.
+    A positive that no leg has found is missed whatever the model does, and counts as such. What is given raises
+    ModelError for a score that is no number.
     """
     from tiercel.evaluation.measures import evaluate, parse_measure
     from tiercel.training.batches import batch_of
@@ -193,12 +227,23 @@ def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
                 for group, row in zip(batch.groups, rows, strict=True):
                     ids = [document.id for document in group.documents]
                     scores = row[: len(ids)]
+                    _check_finite(scores, group)
                     rankings.append(Ranking.from_scores(group.query, ids, scores, stage="dev", keep=len(ids)))
             qrels = {group.query.id: {document.id: 1 for document in group.positives} for group in groups}
             means.append(evaluate(rankings, qrels, [wanted]).means[str(wanted)])
         return sum(means) / len(means)
 
     return value
+
+
+def _check_finite(scores: Sequence[float], group: MinedGroup) -> None:
+    if not all(map(math.isfinite, scores)):
+        raise ModelError(
+            f"the model's scores for the dev query {group.query.id!r} are no numbers",
+            expected="finite scores",
+            next_step="The checkpoint before is kept. Begin anew with a lower learning_rate",
+            where=group.where,
+        )
 
 
 def _student(source: Path, settings: TrainSettings, groups: Sequence[TrainingGroup]) -> Student:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import resource
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,17 @@ def texts_by_id(groups: Sequence[MinedGroup]) -> Mapping[DocId, str]:
 
 def ready(groups: Sequence[MinedGroup], settings: TrainSettings) -> list[TrainingGroup]:
     return training_groups(groups, texts_by_id(groups), settings)
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes: what a full disk looks like to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def letters(count: int = 24) -> list[MinedGroup]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tests.models.tiny import load_torch
 from tests.training.made import made_group, texts_by_id
 from tiercel.training.batches import batch_of, training_groups
+from tiercel.training.checkpoints import Checkpoints
 from tiercel.training.distil import HEAD_FILE, HEAD_SETTINGS_FILE, ConcatHead, DseStudent
 from tiercel.training.groups import MinedGroup
 from tiercel.training.loop import Training
@@ -54,6 +55,8 @@ def test_a_teachers_scores_are_learnt(encoder_folder: Path, tmp_path: Path, head
     groups = [taught(GROUPS[0], 3.0, -2.0), taught(GROUPS[1], 1.0, -3.0)]
     settings = DistilSettings(head=head, width=16, epochs=150, learning_rate=3e-3, precision="fp32")  # type: ignore[arg-type]
     student = DseStudent(encoder_folder, settings)
-    Training(student, training_groups(groups, texts_by_id(groups), settings), settings, folder=tmp_path).run()
+    Training(
+        student, training_groups(groups, texts_by_id(groups), settings), settings, checkpoints=Checkpoints(tmp_path)
+    ).run()
     scores = student.scores(batch_of(groups, texts_by_id(groups)))
     assert scores.flatten().tolist() == pytest.approx([3.0, -2.0, 1.0, -3.0], abs=0.5)

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.tiny import load_torch
-from tests.training.made import made_group, ready, texts_by_id
-from tiercel.errors import UsageError
+from tests.models.tiny import load_torch, make_joint_encoder
+from tests.training.made import limited_files, made_group, ready, texts_by_id
+from tiercel.errors import ModelError, UsageError
+from tiercel.models.encoder import OnnxEncoder
+from tiercel.models.export_late_interaction import export
+from tiercel.models.token_encoder import OnnxTokenEncoder
+from tiercel.models.zoo import find_source
 from tiercel.rerankers.maxsim import maxsim
 from tiercel.training.batches import batch_of
-from tiercel.training.late_interaction import QUERY_WEIGHTS_FILE, LateStudent, max_sim, principal_directions
+from tiercel.training.late_interaction import LateStudent, max_sim, principal_directions
 from tiercel.training.settings import LateSettings
 
 GROUPS = [
@@ -23,7 +27,7 @@ GROUPS = [
 
 
 def made(folder: Path, **settings: Any) -> LateStudent:
-    chosen = LateSettings(**{"dimension": 32, **settings})
+    chosen = LateSettings(**{"dimension": 32, "precision": "fp32", **settings})
     return LateStudent(folder, chosen, ready(GROUPS, chosen))
 
 
@@ -49,7 +53,7 @@ def test_all_principal_directions_keep_every_product_and_fewer_the_largest_part(
 def test_training_starts_at_the_max_sim_of_the_encoders_own_tokens(encoder_folder: Path, frozen: bool) -> None:
     student = made(encoder_folder, frozen=frozen, scale=1.0)
     student.module.eval()
-    scores = student.scores(batch_of(GROUPS, texts_by_id(GROUPS)))
+    scores = student.scores(batch_of(GROUPS, texts_by_id(GROUPS))).detach()
     model = load_torch(encoder_folder)
 
     def tokens(texts: list[str], prompt: str) -> list[Any]:
@@ -72,44 +76,55 @@ def test_the_saved_folder_gives_sentence_and_projected_token_vectors(encoder_fol
     text = "falcon hunts in winter"
     assert np.allclose(before.encode(text), after.encode(text), atol=1e-5)
     (theirs,) = after.encode([text], prompt_name="document", output_value="token_embeddings")
-    ours, _ = student.document_vectors([text])
+    ours, _ = student.token_vectors([text], query=False)
     assert torch.allclose(torch.nn.functional.normalize(theirs, dim=-1), ours[0], atol=5e-3)
     again = LateStudent(tmp_path / "saved", LateSettings(dimension=8), [])
     assert torch.equal(again.module["head"].linear.weight, student.module["head"].linear.weight)
 
 
-def test_weights_start_equal_and_make_a_plain_max_sim_a_weighted_one(encoder_folder: Path, tmp_path: Path) -> None:
-    plain, weighted = made(encoder_folder), made(encoder_folder, query_weights=True)
-    batch = batch_of(GROUPS, texts_by_id(GROUPS))
-    assert torch.allclose(plain.scores(batch), weighted.scores(batch), atol=1e-4)
-    torch.manual_seed(1)
-    torch.nn.init.normal_(weighted.module["weights"].weight, std=3.0)
-    queries, mask = weighted.query_vectors(["who hunts", "cold"])
-    norms = queries.norm(dim=-1)
-    assert (norms.sum(dim=1) / mask.sum(dim=1)).tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
-    assert float(norms[0].std()) > 0.05
-    weighted.save(tmp_path / "saved")
-    record = json.loads((tmp_path / "saved" / QUERY_WEIGHTS_FILE).read_text())
-    units, _ = plain.query_vectors(["who hunts"])
-    by_hand = np.log1p(np.exp(units[0].detach().numpy() @ np.array(record["weight"]) + record["bias"]))
-    assert norms[0].tolist()[: len(by_hand)] == pytest.approx((by_hand / by_hand.mean()).tolist(), abs=1e-3)
-
-
 def test_a_frozen_encoder_reads_each_text_once_and_only_the_head_learns(encoder_folder: Path) -> None:
     student = made(encoder_folder)
     batch = batch_of(GROUPS, texts_by_id(GROUPS))
-    student.scores(batch)
-    held = dict(student._held)
-    student.scores(batch)
-    assert all(student._held[key] is tokens for key, tokens in held.items())
-    assert len(held) == 7
+    student._vectors = None  # type: ignore[assignment]  # from here on nothing can be read
+    assert student.scores(batch).shape == (2, 3)
     assert [name for name, _ in student.module.named_parameters()] == ["head.linear.weight"]
+
+
+def test_own_scores_are_those_of_the_whole_matrix(encoder_folder: Path) -> None:
+    batch = batch_of(GROUPS, texts_by_id(GROUPS))
+    student = made(encoder_folder)
+    assert torch.allclose(student.scores(batch), batch.own(max_sim(*student._of_batch(batch))), atol=1e-5)
+
+
+def test_a_trained_head_is_exported_with_the_sentence_vectors_as_they_were(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    student = made(encoder_folder, dimension=8)
+    torch.nn.init.normal_(student.module["head"].linear.weight)
+    student.save(tmp_path / "saved")
+    source = find_source(str(tmp_path / "saved"), offline=True)
+    report = export(source, tmp_path / "onnx", precision="fp32")
+    encoder = OnnxTokenEncoder(report.folder)
+    assert (encoder.description.prompts.query, report.description.dimension) == ("query: ", 8)
+    texts = [document.id for document in GROUPS[0].documents]
+    for query, given in ((True, encoder.encode_queries(texts)), (False, encoder.encode_documents(texts))):
+        vectors, mask = student.token_vectors(texts, query=query)
+        for one, rows, valid in zip(given, vectors, mask, strict=True):
+            assert one == pytest.approx(rows[valid].detach().numpy(), abs=2e-3)  # held in float16
+    sentences = OnnxEncoder(report.folder).encode_documents(texts)
+    before = load_torch(encoder_folder).encode_document(texts, normalize_embeddings=True)
+    assert sentences == pytest.approx(before, abs=1e-4)
+
+
+def test_a_full_disk_is_told(encoder_folder: Path) -> None:
+    with limited_files(100), pytest.raises(ModelError, match=r"the token vectors of 2 texts cannot be kept \("):
+        made(encoder_folder)
 
 
 def test_our_kernel_agrees(encoder_folder: Path) -> None:
     student = made(encoder_folder, scale=1.0)
-    queries, query_mask = student.query_vectors([GROUPS[0].query.text])
-    documents, mask = student.document_vectors([d.id for d in GROUPS[0].documents])
+    queries, query_mask = student.token_vectors([GROUPS[0].query.text], query=True)
+    documents, mask = student.token_vectors([d.id for d in GROUPS[0].documents], query=False)
     theirs = max_sim(queries, documents, mask)[0] / query_mask.sum()
     query = queries[0].detach().numpy()
     rows = [document[valid].detach().numpy() for document, valid in zip(documents, mask, strict=True)]
@@ -121,3 +136,11 @@ def test_our_kernel_agrees(encoder_folder: Path) -> None:
 def test_a_dimension_above_the_hidden_size_is_refused(encoder_folder: Path) -> None:
     with pytest.raises(UsageError, match="dimension = 33; expected at most 32"):
         made(encoder_folder, dimension=33)
+
+
+def test_a_head_that_is_there_is_trained_on_and_names_the_dimension(tmp_path: Path) -> None:
+    folder = make_joint_encoder(tmp_path / "joint")
+    before = load_torch(folder)[-1].linear.weight
+    assert torch.equal(made(folder, dimension=8).module["head"].linear.weight, before)
+    with pytest.raises(UsageError, match="dimension = 32; expected 8, as the model's own head"):
+        made(folder)

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.training.made import LetterStudent, letters, ready
+from tests.training.made import LetterStudent, letters, limited_files, ready
 from tiercel.errors import ModelError, UsageError
-from tiercel.training.batches import batch_of
-from tiercel.training.checkpoints import STATE_FILE
+from tiercel.training.batches import batch_of, make_batch
+from tiercel.training.checkpoints import Checkpoints, load_weights
 from tiercel.training.loop import Student, Training
 from tiercel.training.settings import TrainSettings
 
@@ -20,7 +20,7 @@ SETTINGS = TrainSettings(
 
 
 def training(student: LetterStudent, folder: Path, settings: TrainSettings = SETTINGS, **more: Any) -> Training:
-    return Training(student, ready(letters(), settings), settings, folder=folder, **more)
+    return Training(student, ready(letters(), settings), settings, checkpoints=Checkpoints(folder), **more)
 
 
 def weights(student: LetterStudent) -> dict[str, Any]:
@@ -88,7 +88,13 @@ def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert "negatives = 2 (was 1); learning_rate = 0.01 (was 0.05)" in str(caught.value)
     assert "checkpoint_minutes" not in str(caught.value)
     with pytest.raises(UsageError, match="data = "):
-        Training(LetterStudent(), ready(letters(8), SETTINGS), SETTINGS, folder=tmp_path).run(resume=True)
+        Training(LetterStudent(), ready(letters(8), SETTINGS), SETTINGS, checkpoints=Checkpoints(tmp_path)).run(
+            resume=True
+        )
+    with pytest.raises(UsageError, match=r"model = 'b' \(was None\)"):
+        Training(
+            LetterStudent(), ready(letters(), SETTINGS), SETTINGS, checkpoints=Checkpoints(tmp_path, {"model": "b"})
+        ).run(resume=True)
 
 
 def test_an_unfinished_training_is_not_overwritten_and_a_missing_one_not_resumed(tmp_path: Path) -> None:
@@ -99,27 +105,35 @@ def test_an_unfinished_training_is_not_overwritten_and_a_missing_one_not_resumed
         training(LetterStudent(), tmp_path).run()
 
 
-def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_weights_before(tmp_path: Path) -> None:
-    student = LetterStudent(broken="q7")
-    settings = TrainSettings(epochs=1, batch_groups=2, learning_rate=0.05, precision="fp32", checkpoint_minutes=60.0)
-    with pytest.raises(ModelError, match=r"the loss is nan at step \d+ of 12, in the batch .*q7 \(made:7\)"):
-        training(student, tmp_path, settings).run()
-    assert all(torch.isfinite(weight).all() for weight in weights(student).values())
-    mended = LetterStudent()
+def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=1, batch_groups=2)
+    with pytest.raises(ModelError, match=r"the loss is nan at step \d+ of 12, in the batch .*q7 \(made:7\)") as caught:
+        training(LetterStudent(broken="q7"), tmp_path, settings).run()
+    kept = Checkpoints(tmp_path).read()
+    assert all(torch.isfinite(tensor).all() for tensor in kept.tensors.values())
+    step = kept.record["progress"][0]
+    assert f"at step {step + 2} of" in str(caught.value)  # counted from 1; the batch before it was the last good one
+    mended, whole = LetterStudent(), LetterStudent()
     training(mended, tmp_path, settings).run(resume=True)
+    training(whole, tmp_path / "whole", settings).run()
+    assert same(weights(mended), weights(whole))
+
+
+def test_steps_that_burst_the_weights_leave_a_checkpoint_whose_loss_is_a_number(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(ModelError, match=r"at step \d+ of 18"):
+        training(LetterStudent(), tmp_path, settings).run()
+    back = LetterStudent()
+    load_weights(Checkpoints(tmp_path).read(), back.module)
+    assert torch.isfinite(back.loss(make_batch(ready(letters(), settings), settings, 0)))
 
 
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         training(LetterStudent(interrupt_at=2), tmp_path).run()
-    before = (tmp_path / STATE_FILE).read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    try:
-        with pytest.raises(ModelError, match=r"the checkpoint cannot be written \(.*--resume"):
-            training(LetterStudent(), tmp_path).run(resume=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (tmp_path / STATE_FILE).read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with limited_files(10_000), pytest.raises(ModelError, match=r"the checkpoint cannot be written \(.*--resume"):
+        training(LetterStudent(), tmp_path).run(resume=True)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     training(LetterStudent(), tmp_path).run(resume=True)

@@ -114,18 +114,17 @@ def train(
     from tiercel.screen import say
     from tiercel.training.settings import FAMILIES, read_settings
 
-    settings = read_settings(FAMILIES[family], config, given or ())
-    source = Path(model)
-    if not source.is_dir():
-        wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
-        source = find_source(model, offline=Settings.from_environment().offline, family=wanted).folder
+    settings, surroundings = read_settings(FAMILIES[family], config, given or ()), Settings.from_environment()
+    # On the hub a cross-encoder has other files than an encoder; what is bundled are encoders, which do for all.
+    wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
     progress = train_model(
-        source,
+        find_source(model, offline=surroundings.offline, family=wanted).folder,
         out,
         settings=settings,
         data=TrainData(groups, corpus),
         dev=TrainData(dev, dev_corpus or corpus) if dev else None,
         measure=measure,
+        threads=surroundings.threads,
         resume=resume,
         say=say,
     )

@@ -10,6 +10,7 @@ import torch
 
 from tiercel.models.tracing import quiet
 from tiercel.training.batches import Batch, TrainingGroup, objective_of
+from tiercel.training.precision import exactly
 from tiercel.training.settings import BiSettings
 from tiercel.training.sources import features_of, load_encoder, window
 
@@ -87,4 +88,5 @@ class BiStudent:
 
     def _matrix(self, batch: Batch) -> Tensor:
         queries, documents = self._vectors.of_batch(batch)
-        return queries @ documents.T * self._settings.scale
+        with exactly(self._settings.device):
+            return queries @ documents.T * self._settings.scale

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from tiercel.training.batches import Batch, TrainingGroup, objective_of
 from tiercel.training.bi_encoder import Vectors
+from tiercel.training.precision import exactly
 from tiercel.training.settings import DistilSettings
 
 Tensor: TypeAlias = Any
@@ -73,7 +74,8 @@ class DseStudent:
     def scores(self, batch: Batch) -> Tensor:
         """What the head gives for the vectors of each pair."""
         queries, documents = self._vectors.of_batch(batch)
-        return batch.place(self.module["head"](queries[batch.owners], documents).float())
+        with exactly(self._settings.device):
+            return batch.place(self.module["head"](queries[batch.owners], documents))
 
     def loss(self, batch: Batch) -> Tensor:
         """The mixed loss over each group."""

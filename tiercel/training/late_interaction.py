@@ -6,73 +6,75 @@ own last hidden states. One pass of the saved model gives the sentence vector, a
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
-from tiercel.errors import UsageError
+from tiercel.errors import ModelError, UsageError
 from tiercel.models.tracing import quiet
 from tiercel.training.batches import Batch, TrainingGroup, all_texts, objective_of
 from tiercel.training.bi_encoder import Vectors
+from tiercel.training.held_tokens import HeldTokens
+from tiercel.training.precision import autocast, exactly
 from tiercel.training.settings import LateSettings
 
 Tensor: TypeAlias = Any
 
-QUERY_WEIGHTS_FILE = "query_token_weights.json"
-"""Beside a model with weights: {"weight": [...], "bias": b}. A query token's vector v of norm 1 is multiplied by
-softplus(weight.v + bias), divided by the mean of those over the query; MaxSim of the products is the weighted one."""
-
 _TEXTS_AT_ONCE = 32
-_TOKENS = "token_embeddings"
+_TOKENS, _MASK = "token_embeddings", "attention_mask"
 
 
 class LateStudent:
     """A late-interaction head in training, from a folder of sentence-transformers.
 
     Where the folder has a linear Dense on its tokens already, that is trained on. With a frozen encoder the token
-    vectors of every text are computed once and held in float16: 2 * hidden size bytes a token.
+    vectors of every text are computed once and held.
 
-    Raises ModelError for what cannot be loaded, and UsageError for a dimension above the hidden size.
+    Raises ModelError for what cannot be loaded, and UsageError for a dimension above the hidden size, or another than
+    that of the Dense that is there.
     """
 
     def __init__(self, folder: Path, settings: LateSettings, groups: Sequence[TrainingGroup]) -> None:
         self._vectors = Vectors(folder, max_tokens=settings.max_tokens)
         self._settings = settings
         self._objective = objective_of(settings)
-        self._held: dict[tuple[bool, str], Tensor] = {}
         model = self._vectors.model
-        if getattr(model[-1], "module_input_name", "") == _TOKENS:
-            self._head = model[-1]
-            del model[-1]
-        else:
-            self._head = self._first_head(groups)
-        parts = {"head": self._head}
-        if settings.query_weights:
-            parts["weights"] = _flat_weights(self._head.out_features)
+        self._head = _own_head(model, settings, where=folder) or self._first_head(groups)
+        self.module = torch.nn.ModuleDict({"head": self._head})
         if not settings.frozen:
-            parts["encoder"] = model
-        self.module = torch.nn.ModuleDict(parts)
+            self.module["encoder"] = model
+            return
+        width = self._head.in_features
+        self._held = {query: HeldTokens(partial(self._read, query=query), width) for query in (True, False)}
+        self._held[True].add([group.mined.query.text for group in groups])
+        self._held[False].add([group.texts[d.id] for group in groups for d in group.mined.documents])
 
     def lengths(self, groups: Sequence[TrainingGroup]) -> list[int]:
         """Tokens of the longest document of each group."""
         return self._vectors.lengths(groups)
 
     def scores(self, batch: Batch) -> Tensor:
-        """The mean over query tokens of the best cosine, weighted and scaled."""
-        return batch.own(self._matrix(batch))
+        """The mean over query tokens of the best cosine, scaled."""
+        queries, documents, mask = self._of_batch(batch)
+        owners = batch.owners
+        own = [max_sim(queries[[row]], documents[owners == row], mask[owners == row])[0] for row in range(len(queries))]
+        return batch.place(torch.cat(own))
 
     def loss(self, batch: Batch) -> Tensor:
         """Labels over the whole batch, or each group, and the teacher over each group."""
-        matrix = self._matrix(batch)
-        across = batch.across(matrix) if self._settings.in_batch else None
-        return self._objective.loss(batch.own(matrix), batch.labels, batch.teacher, batch.mask, across=across)
+        if not self._settings.in_batch:
+            return self._objective.loss(self.scores(batch), batch.labels, batch.teacher, batch.mask)
+        matrix = max_sim(*self._of_batch(batch))
+        return self._objective.loss(
+            batch.own(matrix), batch.labels, batch.teacher, batch.mask, across=batch.across(matrix)
+        )
 
     def save(self, folder: Path) -> None:
-        """A SentenceTransformer with the head as its last module; weights of query tokens beside it."""
+        """A SentenceTransformer with the head as its last module."""
         from sentence_transformers import SentenceTransformer
 
         model = self._vectors.model
@@ -84,55 +86,35 @@ class LateStudent:
                 default_prompt_name=model.default_prompt_name,
             )
             whole.save(str(folder), safe_serialization=True, create_model_card=False)
-        if self._settings.query_weights:
-            linear = self.module["weights"]
-            record = {"weight": linear.weight[0].tolist(), "bias": float(linear.bias.detach())}
-            (folder / QUERY_WEIGHTS_FILE).write_text(f"{json.dumps(record)}\n", encoding="utf-8")
 
-    def query_vectors(self, texts: Sequence[str], *, device: str = "cpu") -> tuple[Tensor, Tensor]:
-        """Shape (texts, tokens, dimension), rows of the norm of their weights, 0 where is no token; their mask."""
-        vectors, mask = self._tokens(texts, query=True, device=device)
-        if not self._settings.query_weights:
-            return vectors, mask
-        weights = torch.nn.functional.softplus(self.module["weights"](vectors)[..., 0].float()) * mask
-        weights = weights * mask.sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
-        return vectors * weights[..., None], mask
-
-    def document_vectors(self, texts: Sequence[str], *, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    def token_vectors(self, texts: Sequence[str], *, query: bool) -> tuple[Tensor, Tensor]:
         """Shape (texts, tokens, dimension), rows of norm 1, 0 where there is no token; their mask."""
-        return self._tokens(texts, query=False, device=device)
-
-    def _matrix(self, batch: Batch) -> Tensor:
-        device = batch.mask.device.type
-        queries, query_mask = self.query_vectors(batch.queries, device=device)
-        documents, mask = self.document_vectors([text for row in batch.documents for text in row], device=device)
-        return max_sim(queries, documents, mask) / query_mask.sum(dim=1, keepdim=True) * self._settings.scale
-
-    def _tokens(self, texts: Sequence[str], *, query: bool, device: str) -> tuple[Tensor, Tensor]:
-        hidden, mask = self._hidden(texts, query=query, device=device)
-        projected = torch.nn.functional.normalize(self._head.linear(hidden).float(), dim=-1)
-        return projected * mask[..., None], mask
-
-    def _hidden(self, texts: Sequence[str], *, query: bool, device: str) -> tuple[Tensor, Tensor]:
-        if not self._settings.frozen:
+        device = self._settings.device
+        if self._settings.frozen:
+            hidden, mask = (tensor.to(device) for tensor in self._held[query].padded(texts))
+        else:
             given = self._vectors.pass_over(texts, query=query, device=device)
-            return given[_TOKENS], given["attention_mask"].bool()
-        waiting = list(dict.fromkeys(text for text in texts if (query, text) not in self._held))
-        for start in range(0, len(waiting), _TEXTS_AT_ONCE):
-            part = waiting[start : start + _TEXTS_AT_ONCE]
-            for text, tokens in zip(part, self._read(part, query=query, device=device), strict=True):
-                self._held[query, text] = tokens.half().cpu()
-        held = [self._held[query, text] for text in texts]
-        filled = torch.nn.utils.rnn.pad_sequence(held, batch_first=True).to(device).float()
-        counts = torch.tensor([len(tokens) for tokens in held], device=device)
-        return filled, torch.arange(filled.shape[1], device=device)[None, :] < counts[:, None]
+            hidden, mask = given[_TOKENS], given[_MASK].bool()
+        with exactly(device):
+            units = torch.nn.functional.normalize(self._head.linear(hidden.float()), dim=-1)
+        return units * mask[..., None], mask
 
-    def _read(self, texts: Sequence[str], *, query: bool, device: str) -> list[Tensor]:
+    def _of_batch(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Token vectors of the queries, those of all documents, and the documents' mask.
+
+        A query's are divided by how many they are and multiplied by the scale: their MaxSim is the score.
+        """
+        queries, query_mask = self.token_vectors(batch.queries, query=True)
+        documents, mask = self.token_vectors([text for row in batch.documents for text in row], query=False)
+        return queries * (self._settings.scale / query_mask.sum(dim=1))[:, None, None], documents, mask
+
+    def _read(self, texts: Sequence[str], *, query: bool) -> list[Tensor]:
         """The encoder's own token vectors of each text, shape (tokens, hidden)."""
-        with torch.no_grad():
-            self._vectors.model.eval().to(device)
+        device = self._settings.device
+        self._vectors.model.eval().to(device)
+        with torch.no_grad(), autocast(self._settings):
             given = self._vectors.pass_over(texts, query=query, device=device)
-        return [rows[mask.bool()] for rows, mask in zip(given[_TOKENS], given["attention_mask"], strict=True)]
+        return [rows[mask.bool()].float() for rows, mask in zip(given[_TOKENS], given[_MASK], strict=True)]
 
     def _first_head(self, groups: Sequence[TrainingGroup]) -> Any:
         from sentence_transformers.base.modules.dense import Dense
@@ -140,7 +122,7 @@ class LateStudent:
         texts = list(all_texts(groups))
         chosen = random.Random(self._settings.seed).sample(texts, min(len(texts), self._settings.pca_texts))
         parts = [chosen[start : start + _TEXTS_AT_ONCE] for start in range(0, len(chosen), _TEXTS_AT_ONCE)]
-        vectors = torch.cat([rows for part in parts for rows in self._read(part, query=False, device="cpu")])
+        vectors = torch.cat([rows.cpu() for part in parts for rows in self._read(part, query=False)])
         hidden, dimension = vectors.shape[1], self._settings.dimension
         if dimension > hidden:
             raise UsageError(f"dimension = {dimension}", expected=f"at most {hidden}, the encoder's hidden size")
@@ -155,7 +137,8 @@ def max_sim(queries: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
     `queries` of shape (queries, query tokens, dimension), rows of 0 where there is no token; `documents` of shape
     (documents, tokens, dimension) with their `mask`, at least one token each. Gives shape (queries, documents).
     """
-    products = torch.einsum("qid,njd->qnij", queries.float(), documents.float())
+    with exactly(documents.device.type):
+        products = torch.einsum("qid,njd->qnij", queries, documents)
     # Not 0 for what is no token: it would beat negative products.
     products = products.masked_fill(~mask[None, :, None, :], float("-inf"))
     return products.amax(dim=-1).sum(dim=-1)
@@ -172,9 +155,18 @@ def principal_directions(vectors: Tensor, dimension: int) -> Tensor:
     return directions.T.flip(0)[:dimension].float()
 
 
-def _flat_weights(dimension: int) -> Any:
-    """A linear function of a token's vector that gives every token the same weight."""
-    linear = torch.nn.Linear(dimension, 1)
-    torch.nn.init.zeros_(linear.weight)
-    torch.nn.init.zeros_(linear.bias)
-    return linear
+def _own_head(model: Any, settings: LateSettings, *, where: Path) -> Any | None:
+    """The Dense on its tokens that a loaded model ends with, taken out of it; None where it has none."""
+    head = model[-1]
+    if getattr(head, "module_input_name", "") != _TOKENS:
+        return None
+    if not isinstance(head.activation_function, torch.nn.Identity):
+        raise ModelError("its Dense on token_embeddings is not linear", expected="one that is", where=str(where))
+    if head.out_features != settings.dimension:
+        raise UsageError(
+            f"dimension = {settings.dimension}",
+            expected=f"{head.out_features}, as the model's own head",
+            where=str(where),
+        )
+    del model[-1]
+    return head

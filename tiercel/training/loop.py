@@ -1,6 +1,6 @@
 """One loop for all families: AdamW, warm-up, clipping, checkpoints, a dev measure, and the same end after a stop.
 
-Why not the trainers of sentence-transformers: docs/adr/0012-a-training-loop-of-our-own.md.
+Why not the trainers of sentence-transformers: docs/adr/0013-a-training-loop-of-our-own.md.
 """
 
 from __future__ import annotations
@@ -17,22 +17,18 @@ import torch
 from tiercel.errors import ModelError, UsageError
 from tiercel.training.batches import Batch, TrainingGroup, make_batch, plan
 from tiercel.training.checkpoints import (
-    BEST_FILE,
-    STATE_FILE,
+    Checkpoints,
     State,
-    check_unchanged,
     gathered,
     load_weights,
-    read_state,
     restore,
-    write_state,
 )
+from tiercel.training.precision import autocast
 from tiercel.training.settings import TrainSettings, as_record
 
 Tensor: TypeAlias = Any
 
 _SAY_SECONDS = 10.0
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Student(Protocol):
@@ -69,13 +65,13 @@ Dev: TypeAlias = Callable[[Student], float]
 
 
 class Training:
-    """One training of one student, into `folder`.
+    """One training of one student.
 
     Args:
         student: what is trained; its weights change.
         groups: what it is trained on.
         settings: how.
-        folder: where checkpoints are kept while it lasts.
+        checkpoints: where it is written down while it lasts.
         dev: a measure on a retrieval task; without one, the last weights are the result.
         say: is told in a line how it goes.
     """
@@ -86,14 +82,14 @@ class Training:
         groups: Sequence[TrainingGroup],
         settings: TrainSettings,
         *,
-        folder: Path,
+        checkpoints: Checkpoints,
         dev: Dev | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._student = student
         self._groups = groups
         self._settings = settings
-        self._folder = folder
+        self._checkpoints = checkpoints
         self._dev = dev
         self._say = say
         self._lengths = student.lengths(groups)
@@ -102,8 +98,9 @@ class Training:
         student.module.to(settings.device)
         self._optimizer = _optimizer(student.module, settings)
         self._scaler = torch.amp.GradScaler("cuda", enabled=settings.precision == "fp16")
-        self._record = {**as_record(settings), "data": _digest(groups)}
+        self._record = {**as_record(settings), **checkpoints.inputs, "data": _digest(groups)}
         self._progress = Progress()
+        self._written: float | None = None
 
     def run(self, *, resume: bool = False) -> Progress:
         """Train to the end; the student then has the weights that the dev measure was best at.
@@ -112,11 +109,11 @@ class Training:
         machine.
 
         Raises UsageError (a training is there, or was begun with other settings) and ModelError (a loss or gradient
-        that is not finite: the batch is named, and the weights before it are kept; a checkpoint that cannot be written
-        or read).
+        that is not finite: the batch is named, and the last checkpoint stays; a checkpoint that cannot be written or
+        read).
         """
         self._begin(resume)
-        written = spoken = begun = time.monotonic()
+        spoken = begun = time.monotonic()
         pairs, losses = 0, []
         first = self._progress.step
         batches: list[list[int]] = []
@@ -126,14 +123,14 @@ class Training:
                 batches = plan(self._lengths, self._settings, epoch)
             chosen = [self._groups[index] for index in batches[position]]
             batch = make_batch(chosen, self._settings, epoch, device=self._settings.device)
-            losses.append(self._step(step, batch))
+            losses.append(self._gradients(step, batch))
+            # Here, so that every checkpoint is of weights whose loss is known to be a number.
+            self._write_if_due()
+            self._update(step)
             pairs += batch.pairs
             self._progress = Progress(step + 1, self._progress.best, self._progress.best_step)
             self._measure(last=step + 1 == self._total)
             now = time.monotonic()
-            if now - written >= self._settings.checkpoint_minutes * 60:
-                self._write()
-                written = now
             if now - spoken >= _SAY_SECONDS or step + 1 == self._total:
                 self._say(self._line(losses, pairs, now - begun, step + 1 - first))
                 spoken, losses = now, []
@@ -141,59 +138,58 @@ class Training:
         return self._progress
 
     def _begin(self, resume: bool) -> None:
-        path = self._folder / STATE_FILE
         if resume:
-            state = read_state(path)
-            check_unchanged(state, self._record, where=path)
+            state = self._checkpoints.read()
+            self._checkpoints.check_unchanged(state, self._record)
             restore(state, self._student.module, self._optimizer)
             self._scaler.load_state_dict(state.record["scaler"])
             self._progress = Progress(*state.record["progress"])
+            self._written = time.monotonic()
             self._say(f"going on at step {self._progress.step} of {self._total}")
-        elif path.exists():
+        elif self._checkpoints.is_begun:
             raise UsageError(
                 "an unfinished training is there",
                 expected="a folder without one",
                 next_step="Go on with --resume, or remove the folder",
-                where=str(self._folder),
+                where=str(self._checkpoints.folder),
             )
         else:
             self._measure(last=True)  # what the start is worth: a training that only does harm keeps it
 
-    def _step(self, step: int, batch: Batch) -> float:
+    def _gradients(self, step: int, batch: Batch) -> float:
+        """Work out the gradient of a batch and clip it; returns the loss."""
         settings, module = self._settings, self._student.module
         # Dropout of a step follows from its number, so there is no state of a generator to keep.
         torch.manual_seed(settings.seed * 1_000_003 + step)
         module.train()
-        self._set_rate(step)
-        with torch.autocast(settings.device, _DTYPES.get(settings.precision), enabled=settings.precision in _DTYPES):
+        with autocast(settings):
             loss = self._student.loss(batch)
         if not torch.isfinite(loss):
             self._stop(step, batch, f"the loss is {float(loss.detach())}")
+        self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
         # The scaler of fp16 skips a step that overflowed and scales less: nothing to stop for.
         if settings.precision != "fp16" and not torch.isfinite(norm):
             self._stop(step, batch, f"the gradient's norm is {float(norm)}")
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
         return float(loss.detach())
 
-    def _set_rate(self, step: int) -> None:
+    def _update(self, step: int) -> None:
         warm = max(1, round(self._total * self._settings.warmup))
         share = (step + 1) / warm if step < warm else (self._total - step) / max(1, self._total - warm)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * min(1.0, share)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
 
     def _stop(self, step: int, batch: Batch, found: str) -> None:
-        self._write()
         named = [f"{group.query.id}{f' ({group.where})' if group.where else ''}" for group in batch.groups]
         raise ModelError(
             f"{found} at step {step + 1} of {self._total}, in the batch of the queries {', '.join(named)}",
             expected="a finite number",
-            next_step="The weights before it are kept. Look at these groups, or train with a lower learning_rate",
-            where=str(self._folder),
+            next_step="The checkpoint before is kept. Look at these groups, or begin anew with a lower learning_rate",
+            where=str(self._checkpoints.folder),
         )
 
     def _measure(self, *, last: bool) -> None:
@@ -208,20 +204,25 @@ class Training:
         self._say(f"step {step}: dev {value:.4f}{', the best so far' if is_better and step else ''}")
         if is_better:
             self._progress = Progress(step, value, step)
-            write_state(self._folder / BEST_FILE, State(gathered(self._student.module), {}))
+            self._checkpoints.write_best(State(gathered(self._student.module), {}))
 
-    def _write(self) -> None:
+    def _write_if_due(self) -> None:
+        """The first at once, so that a full disk shows at the start and not after an hour."""
+        now = time.monotonic()
+        if self._written is not None and now - self._written < self._settings.checkpoint_minutes * 60:
+            return
         progress = self._progress
         record = {
             "settings": self._record,
             "progress": [progress.step, progress.best, progress.best_step],
             "scaler": self._scaler.state_dict(),
         }
-        write_state(self._folder / STATE_FILE, State(gathered(self._student.module, self._optimizer), record))
+        self._checkpoints.write(State(gathered(self._student.module, self._optimizer), record))
+        self._written = time.monotonic()
 
     def _end(self) -> None:
         if self._dev is not None:
-            load_weights(read_state(self._folder / BEST_FILE), self._student.module)
+            load_weights(self._checkpoints.read_best(), self._student.module)
         self._student.module.eval()
 
     def _line(self, losses: Sequence[float], pairs: int, seconds: float, steps: int) -> str:

@@ -111,15 +111,13 @@ class LateSettings(TrainSettings):
     Attributes:
         dimension: of the token vectors; at most the encoder's hidden size.
         frozen: train the head alone, over token vectors that are computed once.
-        query_weights: train a weight for each query token too.
         in_batch: the label loss takes the documents of the other groups for negatives too.
-        scale: the score, a weighted mean over query tokens, is multiplied by it.
+        scale: the score, a mean over query tokens, is multiplied by it.
         pca_texts: how many texts the head is fitted on at the start.
     """
 
     dimension: int = 128
     frozen: bool = True
-    query_weights: bool = False
     in_batch: bool = True
     scale: float = 20.0
     pca_texts: int = 1000
