@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def test_a_killed_training_is_resumed_to_the_same_model(place: Path, run: Run, d
         while process.poll() is None and len(times) < 5:
             with contextlib.suppress(FileNotFoundError):
                 times.add(state.stat().st_mtime_ns)
+            time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     outcome = run("train", "late", "encoder", "parts", *arguments, "--resume")
