@@ -162,6 +162,7 @@ def test_a_bad_group_is_refused_by_its_line(
     [
         (2, ["--set", "epoch=1"], "the setting 'epoch' is not known; expected 'epochs'?"),
         (2, ["--corpus", "a", "--corpus", "b"], "3 corpora for 1 files of groups"),
+        (2, ["--set", "patience=2"], "patience = 2 without dev groups"),
         (3, ["--config", "none.toml"], "none.toml: it cannot be read"),
         (5, ["--resume"], "no checkpoint to go on from"),
     ],

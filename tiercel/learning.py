@@ -145,6 +145,8 @@ def train(  # noqa: PLR0913
     (groups) and ModelError (the source, a loss that is no number, a full disk, a missing package).
     """
     _check_torch()
+    if settings.patience and dev is None:
+        raise UsageError(f"patience = {settings.patience} without dev groups", expected="--dev FILE, which it waits for")
     state = out / STATE_FOLDER
     if not resume and out.exists() and any(path != state for path in out.iterdir()):
         raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))

@@ -79,6 +79,13 @@ def test_the_best_weights_are_kept_also_where_those_are_the_first(tmp_path: Path
     assert same(before, weights(student))
 
 
+def test_patience_ends_with_the_best_weights(tmp_path: Path) -> None:
+    values = iter([0.1, 0.5, 0.4, 0.4, 0.9])
+    settings = replace(SETTINGS, patience=2, dev_steps=3)
+    progress = training(LetterStudent(), tmp_path, settings, dev=lambda student: next(values)).run()
+    assert (progress.step, progress.best, progress.best_step) == (9, 0.5, 3)
+
+
 def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         training(LetterStudent(interrupt_at=3), tmp_path).run()

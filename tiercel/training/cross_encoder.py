@@ -2,7 +2,8 @@
 
 A residual model's score is `bias + sum over legs of weight * leg's score` plus the network's logit. The combination
 is fitted to the groups by the training's own loss before training begins, and the logit starts at zero, so the model
-starts with the ranking of the stages before and has to earn every change.
+starts with the ranking of the stages before and has to earn every change. An export carries the network alone; no stage
+reads the combination yet.
 """
 
 from __future__ import annotations

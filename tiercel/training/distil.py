@@ -2,7 +2,7 @@
 
 The vectors here are the encoder's own sentence vectors of norm 1, not the paper's mean over the top four layers: so
 what is stored for the dense leg serves the head too. `dot` orders documents as the encoder's cosine does, so it is a
-bi-encoder for recall; `concat` is no inner product, and reranks over stored vectors.
+bi-encoder for recall; `concat` is no inner product, and is to rerank over stored vectors. No stage reads it yet.
 """
 
 from __future__ import annotations

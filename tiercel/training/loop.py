@@ -131,9 +131,12 @@ class Training:
             self._progress = Progress(step + 1, self._progress.best, self._progress.best_step)
             self._measure(last=step + 1 == self._total)
             now = time.monotonic()
-            if now - spoken >= _SAY_SECONDS or step + 1 == self._total:
+            ends = step + 1 == self._total or self._is_worn_out
+            if ends or now - spoken >= _SAY_SECONDS:
                 self._say(self._line(losses, pairs, now - begun, step + 1 - first))
                 spoken, losses = now, []
+            if ends:
+                break
         self._end()
         return self._progress
 
@@ -193,9 +196,8 @@ class Training:
         )
 
     def _measure(self, *, last: bool) -> None:
-        every = self._settings.dev_steps or self._per_epoch
         step = self._progress.step
-        if self._dev is None or not (last or step % every == 0):
+        if self._dev is None or not (last or step % self._dev_steps == 0):
             return
         self._student.module.eval()
         with torch.no_grad():
@@ -205,6 +207,17 @@ class Training:
         if is_better:
             self._progress = Progress(step, value, step)
             self._checkpoints.write_best(State(gathered(self._student.module), {}))
+
+    @property
+    def _dev_steps(self) -> int:
+        return self._settings.dev_steps or self._per_epoch
+
+    @property
+    def _is_worn_out(self) -> bool:
+        """Whether the dev measure has had no new best for as long as the patience lasts."""
+        if self._dev is None or not self._settings.patience:
+            return False
+        return self._progress.step - self._progress.best_step >= self._settings.patience * self._dev_steps
 
     def _write_if_due(self) -> None:
         """The first at once, so that a full disk shows at the start and not after an hour."""

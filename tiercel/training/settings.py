@@ -33,6 +33,7 @@ class TrainSettings:
         device: cpu or cuda.
         checkpoint_minutes: how often all is written down for --resume; 0: after every step.
         dev_steps: how often the dev measure is taken; 0: after every epoch.
+        patience: training ends after so many dev measures without a new best; 0: after all epochs.
         label: the loss over labels: listwise, bce or none.
         distil: the loss over a teacher's scores: margin-mse, kl, mse or none.
         distil_weight: share of the distillation where there are both.
@@ -53,6 +54,7 @@ class TrainSettings:
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_minutes: float = 10.0
     dev_steps: int = 0
+    patience: int = 0
     label: Literal["listwise", "bce", "none"] = "listwise"
     distil: Literal["margin-mse", "kl", "mse", "none"] = "none"
     distil_weight: float = 0.5
@@ -66,7 +68,7 @@ class TrainSettings:
         for name in ("warmup", "distil_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} = {getattr(self, name)}", expected="a number from 0 to 1")
-        for name in ("weight_decay", "checkpoint_minutes", "dev_steps"):
+        for name in ("weight_decay", "checkpoint_minutes", "dev_steps", "patience"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", expected="0 or a number above it")
         if self.label == self.distil == "none":
