@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run, write_lines
-from tests.models.tiny import make_cross_encoder
+from tests.models.tiny import make_cross_encoder, make_encoder
 
 TEXTS = {"d1": "the falcon hunts", "d2": "a falcon swims", "d3": "cold bread", "d4": "the bridge is far"}
 
@@ -37,6 +37,20 @@ def test_an_index_gives_groups_with_where_negatives_came_from(collection: Path, 
     assert (negative["id"], negative["leg"], negative["scores"].keys()) == ("d2", "bm25", {"bm25"})
     assert run("mine", "docs.tiercel", *COMMON).code == 0
     assert (collection / "groups.jsonl").read_bytes() == first
+
+
+def test_every_leg_of_an_index_and_their_fusion_are_asked(collection: Path, run: Run) -> None:
+    make_encoder(collection / "encoder")
+    assert run("index", "docs.tiercel", "docs.jsonl", "--encoder", "encoder").code == 0
+    outcome = run("mine", "docs.tiercel", *COMMON)
+    assert outcome.code == 0, outcome
+    group = json.loads((collection / "groups.jsonl").read_text())
+    assert group["floors"].keys() == {"bm25", "dense", "fused"}
+    by_id = {document["id"]: document for document in group["negatives"]}
+    assert by_id["d2"]["scores"].keys() == {"bm25", "dense", "fused"}
+    assert by_id["d3"]["scores"].keys() == {"dense", "fused"}
+    assert by_id.keys() == {"d2", "d3", "d4"}
+    assert {document["leg"] for document in group["negatives"]} == {"bm25", "dense", "fused"}
 
 
 def test_runs_and_a_teacher(collection: Path, run: Run) -> None:

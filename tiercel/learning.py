@@ -146,7 +146,9 @@ def train(  # noqa: PLR0913
     """
     _check_torch()
     if settings.patience and dev is None:
-        raise UsageError(f"patience = {settings.patience} without dev groups", expected="--dev FILE, which it waits for")
+        raise UsageError(
+            f"patience = {settings.patience} without dev groups", expected="--dev FILE, which it waits for"
+        )
     state = out / STATE_FOLDER
     if not resume and out.exists() and any(path != state for path in out.iterdir()):
         raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))
@@ -166,7 +168,7 @@ def train(  # noqa: PLR0913
     checkpoints = Checkpoints(state, inputs)
     if resume:
         checkpoints.read()  # where there is none, that is said before a model is loaded
-    student = _student(source, settings, groups)
+    student = _student(source, settings, groups, say=say)
     progress = Training(student, groups, settings, checkpoints=checkpoints, dev=judged, say=say).run(resume=resume)
     student.module.to("cpu")
     _write_model(student, out, beside=state / "model")
@@ -248,7 +250,9 @@ def _check_finite(scores: Sequence[float], group: MinedGroup) -> None:
         )
 
 
-def _student(source: Path, settings: TrainSettings, groups: Sequence[TrainingGroup]) -> Student:
+def _student(
+    source: Path, settings: TrainSettings, groups: Sequence[TrainingGroup], *, say: Callable[[str], None]
+) -> Student:
     from tiercel.training import settings as kinds
 
     if isinstance(settings, kinds.CrossSettings):
@@ -262,7 +266,7 @@ def _student(source: Path, settings: TrainSettings, groups: Sequence[TrainingGro
     if isinstance(settings, kinds.LateSettings):
         from tiercel.training.late_interaction import LateStudent
 
-        return LateStudent(source, settings, groups)
+        return LateStudent(source, settings, groups, say=say)
     if isinstance(settings, kinds.DistilSettings):
         from tiercel.training.distil import DseStudent
 

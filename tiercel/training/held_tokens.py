@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ Read: TypeAlias = Callable[[Sequence[str]], Sequence[Tensor]]
 """Gives for each text its token vectors, shape (tokens, width)."""
 
 _TEXTS_AT_ONCE = 32
+_SAY_SECONDS = 10.0
 
 
 class HeldTokens:
@@ -26,8 +28,9 @@ class HeldTokens:
     that it is padded with, so the same calls in the same order give the same numbers.
     """
 
-    def __init__(self, read: Read, width: int) -> None:
+    def __init__(self, read: Read, width: int, *, say: Callable[[str], None] = lambda line: None) -> None:
         self._read = read
+        self._say = say
         self._width = width
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as this)
         weakref.finalize(self, self._file.close)
@@ -39,9 +42,12 @@ class HeldTokens:
         waiting = sorted(dict.fromkeys(text for text in texts if text not in self._places), key=len)
         if not waiting:
             return
-        total = len(self._mapped)
+        total, spoken = len(self._mapped), time.monotonic()
         try:
             for start in range(0, len(waiting), _TEXTS_AT_ONCE):
+                if time.monotonic() - spoken >= _SAY_SECONDS:
+                    self._say(f"token vectors of {start} of {len(waiting)} texts")
+                    spoken = time.monotonic()
                 part = waiting[start : start + _TEXTS_AT_ONCE]
                 for text, tokens in zip(part, self._read(part), strict=True):
                     self._file.write(tokens.half().cpu().numpy().tobytes())

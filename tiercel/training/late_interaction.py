@@ -7,7 +7,7 @@ own last hidden states. One pass of the saved model gives the sentence vector, a
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,7 +38,14 @@ class LateStudent:
     that of the Dense that is there.
     """
 
-    def __init__(self, folder: Path, settings: LateSettings, groups: Sequence[TrainingGroup]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: LateSettings,
+        groups: Sequence[TrainingGroup],
+        *,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._vectors = Vectors(folder, max_tokens=settings.max_tokens)
         self._settings = settings
         self._objective = objective_of(settings)
@@ -49,7 +56,7 @@ class LateStudent:
             self.module["encoder"] = model
             return
         width = self._head.in_features
-        self._held = {query: HeldTokens(partial(self._read, query=query), width) for query in (True, False)}
+        self._held = {side: HeldTokens(partial(self._read, query=side), width, say=say) for side in (True, False)}
         self._held[True].add([group.mined.query.text for group in groups])
         self._held[False].add([group.texts[d.id] for group in groups for d in group.mined.documents])
 
