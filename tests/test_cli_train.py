@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import Run, environment, write_lines
 from tests.models.tiny import make_cross_encoder, make_encoder
@@ -171,6 +172,11 @@ def test_what_cannot_be_trained_is_refused(
     refused: Callable[..., str], data: list[str], code: int, arguments: list[str], message: str
 ) -> None:
     assert message in refused(code, "train", "bi", "encoder", "out", *data, *arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(refused: Callable[..., str], data: list[str]) -> None:
+    assert "torch finds no GPU" in refused(5, "train", "bi", "encoder", "out", *data, "--set", "device=cuda")
 
 
 def test_a_folder_that_holds_something_is_left_alone(place: Path, refused: Callable[..., str], data: list[str]) -> None:

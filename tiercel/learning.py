@@ -159,6 +159,8 @@ def train(  # noqa: PLR0913
     from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
 
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("torch finds no GPU", expected="one, as device = cuda", next_step="Train with device = cpu")
     torch.set_num_threads(threads)
     judged = None if dev is None else dev_measure(dev, measure, device=settings.device)
     groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]

@@ -27,6 +27,14 @@ def test_scores_are_scaled_cosines_with_the_models_own_prompts(encoder_folder: P
         assert row.tolist() == pytest.approx((10 * documents @ query).tolist(), abs=1e-4)
 
 
+def test_the_window_of_training_is_not_the_models(encoder_folder: Path, tmp_path: Path) -> None:
+    student = BiStudent(encoder_folder, BiSettings(max_tokens=8))
+    long, short = ("cold river " * count for count in (40, 4))
+    assert torch.equal(*(student._vectors.encode([text], query=False, device="cpu") for text in (long, short)))
+    student.save(tmp_path / "saved")
+    assert load_torch(tmp_path / "saved").max_seq_length == load_torch(encoder_folder).max_seq_length > 8
+
+
 def test_in_batch_negatives_are_the_documents_of_other_groups(encoder_folder: Path) -> None:
     losses = []
     for in_batch in (True, False):

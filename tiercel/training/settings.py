@@ -24,7 +24,8 @@ class TrainSettings:
         epochs: how often every group is seen.
         batch_groups: groups in a step.
         negatives: most negatives of a group that a step reads, drawn anew each epoch.
-        max_tokens: window of a text or pair; what is longer is cut.
+        max_tokens: window of a text or pair; what is longer is cut. A cross-encoder is saved with it, all others with
+            the window that they had.
         learning_rate: AdamW's, at its height.
         warmup: share of the steps in which it rises from 0; afterwards it falls to 0 in a line.
         weight_decay: AdamW's.

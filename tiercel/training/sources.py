@@ -77,9 +77,15 @@ def head_of(network: Any) -> Any:
 
 
 def features_of(model: Any, texts: Sequence[str], *, prompt: str, max_tokens: int, device: str) -> dict[str, Any]:
-    """The token ids and mask of texts behind a prompt, padded to the longest, cut to `max_tokens`."""
-    model.max_seq_length = max_tokens
-    features = model.preprocess([f"{prompt}{text}" for text in texts])
+    """The token ids and mask of texts behind a prompt, padded to the longest, cut to `max_tokens`.
+
+    The model keeps its own window, which is the one that is saved.
+    """
+    own, model.max_seq_length = model.max_seq_length, max_tokens
+    try:
+        features = model.preprocess([f"{prompt}{text}" for text in texts])
+    finally:
+        model.max_seq_length = own
     return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
 
 
