@@ -187,11 +187,12 @@ class Training:
         self._scaler.update()
 
     def _stop(self, step: int, batch: Batch, found: str) -> None:
+        kept = "The checkpoint before is kept. " if self._checkpoints.is_begun else ""
         named = [f"{group.query.id}{f' ({group.where})' if group.where else ''}" for group in batch.groups]
         raise ModelError(
             f"{found} at step {step + 1} of {self._total}, in the batch of the queries {', '.join(named)}",
             expected="a finite number",
-            next_step="The checkpoint before is kept. Look at these groups, or begin anew with a lower learning_rate",
+            next_step=f"{kept}Look at these groups, or begin anew with a lower learning_rate",
             where=str(self._checkpoints.folder),
         )
 

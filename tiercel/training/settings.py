@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class TrainSettings:
     teacher: str = "teacher"
 
     def __post_init__(self) -> None:
+        for name, value in as_record(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{name} = {value}", expected="a finite number")
         for name in ("epochs", "batch_groups", "negatives", "max_tokens", "learning_rate", "clip", "temperature"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", expected="a number above 0")
