@@ -19,6 +19,7 @@ from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
+from tiercel.commands.training import mine, train
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -57,6 +58,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "fuse": fuse,
     "rerank": rerank,
+    "mine": mine,
+    "train": train,
     "export": export,
     "models": models,
     "info": info,

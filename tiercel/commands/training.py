@@ -1,0 +1,132 @@
+"""Commands that make models of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tiercel.config import Settings
+from tiercel.data.runs import RunFormat
+from tiercel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tiercel.models.description import ModelFamily
+
+
+def mine(
+    queries: Annotated[str, typer.Option(help="File of queries, or a BEIR folder; - for stdin.")],
+    qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
+    out: Annotated[str, typer.Option(help="Write the groups there, JSONL; - for stdout.", metavar="FILE")],
+    index: Annotated[
+        Path | None, typer.Argument(help="Folder of the index whose legs are asked. Or give --run.", metavar="INDEX")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", "-p", help="Stages of the index that are asked. Default: every leg.")
+    ] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", help="Take the rankings of ready runs; repeat for more.")
+    ] = None,
+    run_format: Annotated[RunFormat | None, typer.Option(help="Form of the runs, if they do not tell.")] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="Documents of the runs, for the teacher; repeat for more sources.")
+    ] = None,
+    negatives: Annotated[int, typer.Option(help="Most negatives of a query.")] = 7,
+    depth: Annotated[int, typer.Option(help="How far down a list negatives are taken.")] = 100,
+    skip: Annotated[int, typer.Option(help="How many at the top of a list are left alone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    teacher: Annotated[
+        str | None, typer.Option(help="Cross-encoder that scores all documents: a folder or hub name.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Negatives score at least so much below the query's lowest positive.")
+    ] = None,
+    quantile: Annotated[
+        float | None, typer.Option(help="Negatives score below this quantile of all positives' scores.")
+    ] = None,
+) -> None:
+    """Find hard negatives for judged queries in an index or in runs, and write groups to train on."""
+    from tiercel.data.qrels import read_qrels
+    from tiercel.data.queries import read_queries
+    from tiercel.learning import Texts, legs_of_index, legs_of_runs, read_texts
+    from tiercel.protocols import DocumentStore
+    from tiercel.reranking import make_reranker
+    from tiercel.screen import say
+    from tiercel.training.groups import write_groups
+    from tiercel.training.mining import MiningOptions
+    from tiercel.training.mining import mine as mine_groups
+
+    if bool(runs) == (index is not None):
+        raise UsageError(
+            "an index and a run were given" if runs else "neither an index nor a run was given",
+            expected="one of them: tiercel mine INDEX ..., or tiercel mine --run FILE ...",
+        )
+    if runs and teacher and not corpus:
+        raise UsageError("a teacher of runs without their texts", expected="--corpus FILE with --run and --teacher")
+    options = MiningOptions(negatives, depth, skip, seed, margin, quantile)
+    asked, judgments = read_queries(queries), read_qrels(qrels, split=split)
+    settings = Settings.from_environment()
+    reranker = make_reranker(teacher, settings=settings, say=say) if teacher else None
+    store: DocumentStore = Texts({})
+    if index is not None:
+        judged = [query for query in asked if any(grade > 0 for grade in judgments.get(query.id, {}).values())]
+        legs, store = legs_of_index(index, judged, pipeline=pipeline, depth=depth, settings=settings)
+    else:
+        legs = legs_of_runs(runs or [], format=run_format)
+        store = read_texts(corpus) if corpus else store
+    mined = mine_groups(asked, judgments, legs, options=options, teacher=reranker, documents=store)
+    write_groups(mined.groups, out)
+    counts = [f"{len(mined.groups)} groups", f"{mined.unjudged} queries without a positive"]
+    if reranker is not None:
+        counts.append(f"{mined.denied} negatives that the teacher took for answers")
+    say(", ".join([*counts, f"{len(mined.dropped)} queries without negatives"]))
+
+
+def train(
+    family: Annotated[
+        Literal["cross", "bi", "late", "distil"], typer.Argument(help="cross, bi, late or distil.", metavar="FAMILY")
+    ],
+    model: Annotated[
+        str, typer.Argument(help="What it starts as: bundled name, folder, or hub name.", metavar="MODEL")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the model.", metavar="OUT")],
+    groups: Annotated[list[str], typer.Option(help="Groups that `mine` wrote; repeat for more.")],
+    corpus: Annotated[
+        list[str], typer.Option(help="Their documents: one for all, or one for each --groups, in order.")
+    ],
+    dev: Annotated[
+        list[str] | None, typer.Option(help="Groups of other queries, for the dev measure; repeat for more.")
+    ] = None,
+    dev_corpus: Annotated[list[str] | None, typer.Option(help="Their documents. Default: those of --corpus.")] = None,
+    measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+) -> None:
+    """Train a model on mined groups and write a folder that `tiercel export` takes."""
+    from tiercel.learning import TrainData
+    from tiercel.learning import train as train_model
+    from tiercel.models.zoo import find_source
+    from tiercel.screen import say
+    from tiercel.training.settings import FAMILIES, read_settings
+
+    settings, surroundings = read_settings(FAMILIES[family], config, given or ()), Settings.from_environment()
+    # On the hub a cross-encoder has other files than an encoder; what is bundled are encoders, which do for all.
+    wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
+    progress = train_model(
+        find_source(model, offline=surroundings.offline, family=wanted).folder,
+        out,
+        settings=settings,
+        data=TrainData(groups, corpus),
+        dev=TrainData(dev, dev_corpus or corpus) if dev else None,
+        measure=measure,
+        threads=surroundings.threads,
+        resume=resume,
+        say=say,
+    )
+    best = "" if progress.best is None else f"; dev {measure} {progress.best:.4f}, of step {progress.best_step}"
+    say(f"{out}: {progress.step} steps{best}")
