@@ -25,7 +25,7 @@ from tiercel.reranking import rerank as rank_candidates
 from tiercel.retrieve.context import Context, context
 from tiercel.retrieve.spec import PipelineSpec, parse
 from tiercel.retrieve.trace import Trace
-from tiercel.types import DocId, Document, FoundDocument, Query, QueryId
+from tiercel.types import DocId, Document, FoundDocument, Query, QueryId, Span
 
 if TYPE_CHECKING:
     from tiercel.index.store import Index
@@ -126,6 +126,16 @@ class SearchIndex:
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
         return self._commit.index.get([DocId(doc_id) for doc_id in ids])
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that no document has, in the same order."""
+        return list(self._commit.index.missing([DocId(doc_id) for doc_id in ids]))
+
+    def matches(self, query: str, text: str) -> list[Span]:
+        """Where the text holds terms of the query, as the index cuts and stems them: start and end in characters."""
+        from tiercel.index.matches import matched_spans
+
+        return matched_spans(self._commit.index.analyzer, query, text)
 
     def add(self, documents: Iterable[Document | Mapping[str, Any]]) -> Indexed:
         """Add documents in one commit; one whose id is there replaces that document. They are found at once.

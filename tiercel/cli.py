@@ -18,6 +18,7 @@ from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
+from tiercel.commands.serving import mcp, serve
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -55,6 +56,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "fuse": fuse,
     "rerank": rerank,
+    "serve": serve,
+    "mcp": mcp,
     "export": export,
     "models": models,
     "info": info,

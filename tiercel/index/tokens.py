@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 MAX_TOKEN_BYTES = 252
 """A longer run (base64, a text without spaces) is cut here, so that no term is without bound."""
 
-_SEPARATOR, _WORD, _CJK = 0, 1, 2
+SEPARATOR, WORD, CJK = 0, 1, 2
+"""Classes of characters: what separates, what makes words, what makes pairs."""
 _TABLE_END = 0x20000
 _CJK_RANGES = (
     (0x1100, 0x11FF),  # Hangul jamo
@@ -48,14 +49,14 @@ def character_classes(cjk_bigrams: bool) -> NDArray[np.uint8]:
     separators = {"Cc", "Cf", "Cs", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So", "Zl", "Zp", "Zs"}
     category = unicodedata.category
     classes = np.fromiter(
-        (_SEPARATOR if category(chr(point)) in separators else _WORD for point in range(_TABLE_END)),
+        (SEPARATOR if category(chr(point)) in separators else WORD for point in range(_TABLE_END)),
         dtype=np.uint8,
         count=_TABLE_END,
     )
     if cjk_bigrams:
         for first, last in _CJK_RANGES:
             block = classes[first : last + 1]
-            block[block == _WORD] = _CJK
+            block[block == WORD] = CJK
     classes.setflags(write=False)
     return classes
 
@@ -68,7 +69,7 @@ class TokenTable:
 
     def __init__(self, *, cjk_bigrams: bool) -> None:
         self._classes = character_classes(cjk_bigrams)
-        self._above = np.uint8(_CJK if cjk_bigrams else _WORD)  # planes 2 and 3 hold Han and nothing else
+        self._above = np.uint8(CJK if cjk_bigrams else WORD)  # planes 2 and 3 hold Han and nothing else
         self.count = 0
         self._slots: NDArray[np.int32] = np.full(1 << 14, -1, dtype=np.int32)
         self._digests: NDArray[np.uint64] = np.zeros(1 << 14, dtype=np.uint64)  # of the token in each slot
