@@ -251,6 +251,13 @@ def rerank(query: str, documents: Sequence[SomeDocument], *, model: str, k: int 
     return [FoundDocument(given[hit.doc_id], hit.score, {ranking.stage: hit.score}, hit.span) for hit in ranking.hits]
 
 
+def rank_texts(query: str, texts: Sequence[str], *, model: str, k: int | None = None) -> list[tuple[int, float]]:
+    """The same for texts alone: position in `texts` and score, best first; of equals the first is first."""
+    found = rerank(query, texts, model=model, k=k)
+    positions = {doc_id: position for position, doc_id in enumerate(_candidates(texts))}
+    return [(positions[hit.document.id], hit.score) for hit in found]
+
+
 def encode(texts: Sequence[str], *, model: str = "", kind: TextKind = "document") -> FloatMatrix:
     """Vectors of texts: shape (len(texts), dimension), float32, rows of L2 norm 1, in input order.
 

@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -276,6 +277,16 @@ def test_a_body_without_a_length_is_measured(server: Server) -> None:
 def test_openapi_describes_the_routes(server: Server) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     assert {"/search", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/embeddings", "/documents", "/ready"} <= set(paths)
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    response = server.http.get("/", headers={"Authorization": ""})
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "//" not in response.text.replace("// offsets", "")
+    assert "innerHTML" not in response.text  # what is found is text, whatever it holds
+    inputs = set(re.findall(r'<input id="(\w+)"', response.text))
+    assert inputs == set(re.findall(r'<label for="(\w+)"', response.text)) == {"query", "where", "pipeline", "k", "key"}
 
 
 def test_a_slow_caller_is_let_go(start: Start, dense_index: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from tiercel import __version__
-from tiercel.api import SearchIndex, rerank_async
+from tiercel.api import SearchIndex, rank_texts
 from tiercel.errors import TiercelError
 from tiercel.serving.engine import MOST_HITS
 from tiercel.types import FoundDocument
@@ -68,12 +69,11 @@ def make_server(index: SearchIndex, *, pipeline: str, reranker: str) -> MCPServe
         @server.tool()
         async def rerank(query: str, texts: list[str]) -> list[dict[str, Any]]:
             """Order texts by how well they answer a query, best first; `index` is the position in `texts`."""
-            documents = [{"id": f"{number:09}", "text": text, "index": number} for number, text in enumerate(texts)]
             try:
-                found = await rerank_async(query, documents, model=reranker)
+                ranked = await asyncio.to_thread(rank_texts, query, texts, model=reranker)
             except TiercelError as error:
                 raise ToolError(str(error)) from error
-            return [{"index": hit.document.metadata["index"], "score": hit.score} for hit in found]
+            return [{"index": position, "score": score} for position, score in ranked]
 
     return server
 

@@ -37,6 +37,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page is one file that asks this server alone."""
+
+
 def make_app(options: ServeOptions, *, say: Callable[[str], None]) -> Gate:
     """The whole server, as an ASGI application behind its gate."""
     metrics = Metrics()
@@ -66,9 +73,10 @@ def _routes(engine: Engine, metrics: Metrics) -> APIRouter:
     router.include_router(_rerank_routes(engine))
     router.include_router(_document_routes(engine))
 
-    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return files("tiercel.serving").joinpath("page.html").read_text(encoding="utf-8")
+    @router.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        text = files("tiercel.serving").joinpath("page.html").read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": _PAGE_POLICY})
 
     @router.get("/health")
     async def health() -> dict[str, str]:
