@@ -108,7 +108,7 @@ def server(shared_models: Models, dense_index: Path, tmp_path_factory: pytest.Te
 
 
 def test_a_search_is_answered_as_by_the_library(server: Server, models: Models, dense_index: Path) -> None:
-    found = server.post("/search", query="falcons in winter", k=2)
+    found = server.post("/search", query="falcons in winter", k=2, explain=True)
     expected = tiercel.open(dense_index).search("falcons in winter", 2)
     hits = found["results"][0]["hits"]
     assert [(hit["id"], hit["score"], hit["scores"]) for hit in hits] == [
@@ -124,10 +124,11 @@ def test_several_queries_a_filter_a_history_and_the_stages(server: Server, model
         query=["falcon", "bread"],
         where="year = 2021",
         pipeline="bm25+dense,cross:" + models.cross,
-        trace=True,
+        explain=True,
     )["results"]
     assert [[hit["id"] for hit in answer["hits"]] for answer in found] == [["d2"], ["d2"]]
     assert [stage["name"] for stage in found[0]["stages"]] == ["bm25", "dense", "bm25+dense", f"cross:{models.cross}"]
+    assert set(server.post("/search", query="falcon")["results"][0]) == {"query", "hits", "stages"}
     turned = server.post("/search", query="and where?", pipeline="bm25", history=["the falcon"])
     assert [hit["id"] for hit in turned["results"][0]["hits"]] == ["d1"]
 

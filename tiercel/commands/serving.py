@@ -27,6 +27,7 @@ def serve(
     ] = None,
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help="Let callers add and delete.")] = False,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused with 429.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Requests that run together at most.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 30.0,
     max_body: Annotated[float, typer.Option(min=0.001, help="Megabytes that a request may have.")] = 16.0,
 ) -> None:
@@ -46,6 +47,7 @@ def serve(
         keys=tuple(key or ()),
         changes=allow_changes,
         queue=queue,
+        batch=batch,
         timeout_s=timeout,
         max_body_bytes=int(max_body * MEGABYTE),
     )

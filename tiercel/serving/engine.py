@@ -26,8 +26,7 @@ _Part = TypeVar("_Part")
 MOST_HITS = 1000
 
 # Sizes are characters, which is what texts cost. A query costs what analysing and encoding it and reading the index
-# take, a candidate of a pipeline about a passage; a batch is what two cores of a small model do in a second or two.
-_BATCH_SIZE = 128_000
+# take, a candidate of a pipeline about a passage.
 _USUAL_SIZE = 2_000
 _CANDIDATE_SIZE = 1_000
 _PAIRS_AT_ONCE = 32
@@ -84,7 +83,7 @@ class Engine:
         self._ready = False
         self._changing = asyncio.Lock()
         self._batcher = Batcher(
-            self._run, batch_size=_BATCH_SIZE, capacity=options.queue * _USUAL_SIZE, observe=observe
+            self._run, batch_size=options.batch * _USUAL_SIZE, capacity=options.queue * _USUAL_SIZE, observe=observe
         )
 
     @property

@@ -24,6 +24,7 @@ class ServeOptions:
         keys: bearer keys of which a caller has to have one; none: everybody is answered.
         changes: whether callers may add and delete documents.
         queue: requests of usual size that may wait; what is past them is refused with 429.
+        batch: requests of usual size that run together at most.
         timeout_s: that a request may take from its first byte.
         max_body_bytes: of a request.
         refresh_s: seconds between looks for a later commit of the index.
@@ -38,6 +39,7 @@ class ServeOptions:
     keys: tuple[str, ...] = ()
     changes: bool = False
     queue: int = 256
+    batch: int = 64
     timeout_s: float = 30.0
     max_body_bytes: int = 16 * MEGABYTE
     refresh_s: float = 1.0

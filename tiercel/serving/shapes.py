@@ -28,18 +28,21 @@ class Lenient(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` is one text or several; `trace` asks for what every stage ranked."""
+    """`query` is one text or several; `explain` asks for what every stage ranked, and for the terms that matched."""
 
     query: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
     k: Count = 10
     pipeline: Annotated[str, Field(max_length=512)] = ""
     where: Annotated[str, Field(max_length=4096)] = ""
     history: Annotated[list[Text], Field(max_length=64)] = []
-    trace: bool = False
+    explain: bool = False
 
 
 class FoundHit(BaseModel):
-    """A document with its scores; `text` is the passage that matched, `matches` where it holds terms of the query."""
+    """A document with its scores; `text` is the passage that matched, `matches` where it holds terms of the query.
+
+    Offsets count characters.
+    """
 
     id: str
     score: float
@@ -48,7 +51,7 @@ class FoundHit(BaseModel):
     text: str
     span: tuple[int, int] | None
     metadata: dict[str, Any]
-    matches: list[tuple[int, int]]
+    matches: list[tuple[int, int]] | None = None
 
 
 class StageHits(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import time
@@ -100,7 +101,7 @@ def _routes(engine: Engine, metrics: Metrics) -> APIRouter:
 def _search_routes(engine: Engine) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/search")
+    @router.post("/search", response_model_exclude_unset=True)
     async def search(request: shapes.SearchRequest) -> shapes.SearchResponse:
         """Documents of the index that answer one query or several."""
         texts = [request.query] if isinstance(request.query, str) else request.query
@@ -111,11 +112,13 @@ def _search_routes(engine: Engine) -> APIRouter:
         results = [
             shapes.Found(
                 query=text,
-                hits=[_found_hit(index, text, hit) for hit in hits],
-                stages=_stages(trace, request.k) if request.trace else None,
+                hits=list(map(_found_hit, hits)),
+                stages=_stages(trace, request.k) if request.explain else None,
             )
             for text, (hits, trace) in zip(texts, answers, strict=True)
         ]
+        if request.explain:
+            await asyncio.to_thread(_mark, index, results)
         return shapes.SearchResponse(results=results, commit=commit)
 
     @router.post("/v1/embeddings")
@@ -238,7 +241,13 @@ def _as_object(document: str | shapes.RerankDocument) -> dict[str, Any]:
     return {"text": document} if isinstance(document, str) else document.model_dump()
 
 
-def _found_hit(index: SearchIndex, query: str, hit: FoundDocument) -> shapes.FoundHit:
+def _mark(index: SearchIndex, results: Sequence[shapes.Found]) -> None:
+    for found in results:
+        for hit in found.hits:
+            hit.matches = index.matches(found.query, hit.text)
+
+
+def _found_hit(hit: FoundDocument) -> shapes.FoundHit:
     document = hit.document
     return shapes.FoundHit(
         id=document.id,
@@ -248,7 +257,6 @@ def _found_hit(index: SearchIndex, query: str, hit: FoundDocument) -> shapes.Fou
         text=hit.text,
         span=hit.span,
         metadata=dict(document.metadata),
-        matches=index.matches(query, hit.text),
     )
 
 
