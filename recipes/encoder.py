@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.dense import Dense
-from tiercel.training.late_interaction import principal_directions
 
 from tiercel.data.corpus import read_documents
 from tiercel.models.description import ModelSource
 from tiercel.models.export_late_interaction import export
 from tiercel.models.zoo import find_source
+from tiercel.training.late_interaction import principal_directions
 
 COLLECTIONS = ("nq-qed-dev", "squad-part", "medquad", "pubmedqa-l")
 """Whose texts are read: Wikipedia, CC BY-SA 3.0 and 4.0; NIH, CC BY 4.0; PubMed, MIT."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -139,4 +139,55 @@ def on_terminal(arguments: Sequence[str], **changes: str) -> tuple[int, str]:
 def write_lines(path: Path, *records: object) -> Path:
     """One JSON value a line."""
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return path
+
+
+FALCONS: list[dict[str, Any]] = [
+    {"id": "d1", "text": "the falcon hunts in winter", "title": "Falcons", "year": 2020},
+    {"id": "d2", "text": "bread is sold by the bridge", "year": 2021},
+    {"id": "d3", "text": "nobody swims in the deep river", "year": 2022},
+]
+
+
+class Models(NamedTuple):
+    """Tiny exported models, and the cache that they are in."""
+
+    cache: Path
+    encoder: str
+    cross: str
+
+
+@pytest.fixture(scope="session")
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Exported once."""
+    from tests.models.tiny import make_cross_encoder, make_encoder
+    from tiercel.models.zoo import prepare_model
+
+    folder = tmp_path_factory.mktemp("models")
+    cache = folder / "cache"
+    encoder = prepare_model(str(make_encoder(folder / "bi")), cache_dir=cache, offline=True)
+    cross = make_cross_encoder(folder / "cross")
+    return Models(
+        cache, str(encoder), str(prepare_model(str(cross), family="cross-encoder", cache_dir=cache, offline=True))
+    )
+
+
+@pytest.fixture
+def models(shared_models: Models, place: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+    """The same, with their cache as the one of the environment."""
+    monkeypatch.setenv("TIERCEL_CACHE_DIR", str(shared_models.cache))
+    return shared_models
+
+
+@pytest.fixture(scope="session")
+def dense_index(shared_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FALCONS with vectors; not to be changed."""
+    from tiercel.config import Settings
+    from tiercel.data.corpus import as_document
+    from tiercel.index_settings import IndexOptions
+    from tiercel.indexing import add_documents
+
+    path = tmp_path_factory.mktemp("indexed") / "docs.tiercel"
+    settings = Settings(cache_dir=shared_models.cache, offline=True, threads=2)
+    add_documents(path, map(as_document, FALCONS), IndexOptions(encoder=shared_models.encoder), settings=settings)
     return path

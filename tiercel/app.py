@@ -83,10 +83,16 @@ def make_pipeline(
 def make_pipelines(
     index: Index, specs: Sequence[PipelineSpec], *, settings: Settings, options: SearchOptions = ANYTHING
 ) -> list[Cascade]:
-    """The same for several pipelines; a leg that several of them use is loaded once. All names are checked first."""
+    """The same for several pipelines; a model that several of them use is loaded once. All names are checked first."""
+    return wire(Models(index, settings, options.reranking, options.say), specs, options=options)
+
+
+def wire(models: Models, specs: Sequence[PipelineSpec], *, options: SearchOptions = ANYTHING) -> list[Cascade]:
+    """The same with models that may be loaded already: what reranks, and what it says, are theirs."""
     from tiercel.retrieve.cascade import Cascade
     from tiercel.retrieve.fusion import Fusion, FusionLeg
 
+    index = models.index
     for spec in specs:
         check_names(spec, recall=RECALL_LEGS, rerank=STAGES)
     if options.passages and index.manifest.settings.chunking is None:
@@ -97,22 +103,18 @@ def make_pipelines(
         )
     views = index.filtered(options.where)
     used = {(leg.name, leg.model) for spec in specs for leg in spec.recall.legs}
-    models = _Models(index, settings)
     retrievers = {
         (name, model): _retriever(models, views, name, model, options=options) for name, model in sorted(used)
     }
-    reranking = options.reranking or RerankOptions()
-    matched = reranking.long == "match"
-    workshop = Workshop(settings, reranking, options.say, models.tokens())
     rerankers = {
-        (name, model): make_stage(name, model, workshop)
+        (name, model): models.reranker(name, model)
         for name, model in sorted({(stage.name, stage.model) for spec in specs for stage in spec.reranks})
     }
     pipelines = []
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
-        steps = [_step(stage, rerankers[stage.name, stage.model], matched=matched) for stage in spec.reranks]
+        steps = [_step(stage, rerankers[stage.name, stage.model], matched=models.matched) for stage in spec.reranks]
         pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
     return pipelines
 
@@ -171,20 +173,60 @@ def _leg_name(leg: Leg) -> str:
     return f"{leg.name}:{leg.model}" if leg.model else leg.name
 
 
-class _Models:
-    """The models that an index names, each loaded once for all pipelines."""
+class Models:
+    """The models that an index and pipelines over it name, each loaded once, when it is first asked for.
 
-    def __init__(self, index: Index, settings: Settings) -> None:
+    Args:
+        index: as of one commit.
+        settings: of the environment.
+        reranking: how the stages that rerank score; None for the defaults.
+        say: is told in a line what takes time.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        settings: Settings,
+        reranking: RerankOptions | None = None,
+        say: Callable[[str], None] = _silent,
+    ) -> None:
         self.index = index
         self.settings = settings
         self.encoder = cache(self._encoder)
+        self._reranking = reranking or RerankOptions()
+        self._say = say
+        self._token_encoder = cache(self._load_token_encoder)
+        self._rerankers: dict[tuple[str, str], Reranker] = {}
 
-    def tokens(self) -> IndexTokens:
-        """What the stage `late` finds in the index; the model is loaded when it is asked for."""
-        from tiercel.index.stored_tokens import StoredTokens
+    def reranker(self, name: str, model: str) -> Reranker:
+        """The reranker of a stage; see `tiercel.reranking.make_stage`."""
+        if (name, model) not in self._rerankers:
+            from tiercel.index.stored_tokens import StoredTokens
 
-        record = self.index.manifest.settings.tokens
-        return IndexTokens(record, StoredTokens(self.index.views), self._token_encoder, str(self.index.path))
+            tokens = IndexTokens(
+                self.index.manifest.settings.tokens,
+                StoredTokens(self.index.views),
+                self._token_encoder,
+                str(self.index.path),
+            )
+            workshop = Workshop(self.settings, self._reranking, self._say, tokens)
+            self._rerankers[name, model] = make_stage(name, model, workshop)
+        return self._rerankers[name, model]
+
+    @property
+    def matched(self) -> bool:
+        """Whether stages that rerank read of a document only the passage that matched."""
+        return self._reranking.long == "match"
+
+    def at(self, later: Index) -> Models:
+        """The same for a later commit of the index. What has been loaded stays, where the index still means it."""
+        models = Models(later, self.settings, self._reranking, self._say)
+        if later.manifest.settings == self.index.manifest.settings:
+            models.encoder, models._token_encoder = self.encoder, self._token_encoder
+            # One that reads nothing looks its candidates up in the commit that it was made for.
+            kept = {key: reranker for key, reranker in self._rerankers.items() if _reads(reranker)}
+            models._rerankers.update(kept)
+        return models
 
     def _encoder(self, model: str) -> OnnxEncoder:
         record = self.index.manifest.settings.encoder
@@ -197,7 +239,7 @@ class _Models:
             )
         return query_encoder(self.index.path, record, model, settings=self.settings)
 
-    def _token_encoder(self) -> TokenEncoder:
+    def _load_token_encoder(self) -> TokenEncoder:
         record = self.index.manifest.settings.tokens
         if record is None:
             raise IndexStoreError("the index has no token vectors", where=str(self.index.path))
@@ -209,11 +251,16 @@ class _Models:
 def _step(stage: RerankStage, reranker: Reranker, *, matched: bool) -> RerankStep:
     from tiercel.retrieve.cascade import RerankStep
 
-    reads = getattr(reranker, "reads", True)
-    return RerankStep(str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=reads, matched=matched)
+    return RerankStep(
+        str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched
+    )
 
 
-def _retriever(models: _Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:
+def _reads(reranker: Reranker) -> bool:
+    return bool(getattr(reranker, "reads", True))
+
+
+def _retriever(models: Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:
     threads = models.settings.threads
     if name == "bm25":
         if model:

@@ -19,6 +19,7 @@ from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
+from tiercel.commands.serving import mcp, serve
 from tiercel.commands.training import mine, train
 from tiercel.errors import IndexStoreError, TiercelError
 
@@ -60,6 +61,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": rerank,
     "mine": mine,
     "train": train,
+    "serve": serve,
+    "mcp": mcp,
     "export": export,
     "models": models,
     "info": info,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -54,6 +54,25 @@ def index_documents(
     `say` is told in a line what a user should know, `progress` how many documents are in.
     """
     from tiercel.index.build import RepeatedId
+
+    documents = _at_least_one(read_documents(sources, fields=options.fields, format=options.format), sources)
+    try:
+        return add_documents(path, documents, options, settings=settings, say=say, progress=progress)
+    except RepeatedId as error:
+        places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
+        raise RepeatedId(error.doc_id, places) from None
+
+
+def add_documents(
+    path: Path,
+    documents: Iterable[Document],
+    options: IndexOptions,
+    *,
+    settings: Settings,
+    say: Callable[[str], None] = _silent,
+    progress: Callable[[int], None] = lambda documents: None,
+) -> Indexed:
+    """The same for documents in memory or from a stream. `fields` and `format` of the options say nothing here."""
     from tiercel.index.manifest import read_manifest
     from tiercel.index.writer import IndexWriter, is_index
 
@@ -61,22 +80,18 @@ def index_documents(
     before = read_manifest(path).settings if is_index(path) and not options.replace else None
     if before is not None:
         refuse_other_settings(path, before, options)
-    documents = _at_least_one(read_documents(sources, fields=options.fields, format=options.format), sources)
+    documents = _first_read(documents)
     how: _How = {"on_duplicate": options.on_duplicate, "progress": progress}
-    try:
-        if before is None:
-            made, encoder = new_settings(options, settings=settings, say=say)
-            with IndexWriter(path, create=True, threads=settings.threads, say=say) as writer:
-                added = writer.build(documents, made, encoder=encoder, replace=options.replace, **how)
-        else:
-            encoder = same_models(path, before, options, settings=settings, say=say)
-            with IndexWriter(path, threads=settings.threads, say=say) as writer:
-                if writer.settings != before:
-                    raise IndexStoreError("the index has been built anew meanwhile", where=str(path))
-                added = writer.add(documents, encoder=encoder, declared=options.columns, **how)
-    except RepeatedId as error:
-        places = locate_document(sources, error.doc_id, fields=options.fields, format=options.format)
-        raise RepeatedId(error.doc_id, places) from None
+    if before is None:
+        made, encoder = new_settings(options, settings=settings, say=say)
+        with IndexWriter(path, create=True, threads=settings.threads, say=say) as writer:
+            added = writer.build(documents, made, encoder=encoder, replace=options.replace, **how)
+    else:
+        encoder = same_models(path, before, options, settings=settings, say=say)
+        with IndexWriter(path, threads=settings.threads, say=say) as writer:
+            if writer.settings != before:
+                raise IndexStoreError("the index has been built anew meanwhile", where=str(path))
+            added = writer.add(documents, encoder=encoder, declared=options.columns, **how)
     return Indexed(added.documents, added.replaced, _compile_search(path, encoder.tokens))
 
 
@@ -137,17 +152,25 @@ def _not_of_a_build(folder: Path) -> str:
     return names[0] if names else ""
 
 
-def _at_least_one(documents: Iterator[Document], sources: Sequence[str | Path]) -> Iterator[Document]:
-    """The documents again, the first of them read: what cannot be read is known before a model is loaded."""
-    first = next(documents, None)
-    if first is None:
+def _at_least_one(documents: Iterable[Document], sources: Sequence[str | Path]) -> Iterator[Document]:
+    """The documents again; none is an error when the first is asked for."""
+    empty = True
+    for document in documents:
+        empty = False
+        yield document
+    if empty:
         raise InputError(
             "no document in it",
             where=", ".join(map(source_name, sources)),
             expected="at least one",
             next_step="Check that this is the right file or folder.",
         )
-    return chain([first], documents)
+
+
+def _first_read(documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents again, the first of them read: what cannot be read is known before a model is loaded."""
+    waiting = iter(documents)
+    return chain([first for first in [next(waiting, None)] if first is not None], waiting)
 
 
 def _compile_search(path: Path, tokens: TokenEncoder | None) -> int:

@@ -76,6 +76,28 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundDocument:
+    """A hit with its document: what a program that asks is given.
+
+    Attributes:
+        document: as it was indexed, or as it was handed over to be reranked.
+        score: of the last stage; larger is better, comparable only within one result.
+        scores: those of all stages that ranked it, by the stage's name, first stage first.
+        span: that of the passage that matched, None where documents are not cut into passages.
+    """
+
+    document: Document
+    score: float
+    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    span: Span | None = None
+
+    @property
+    def text(self) -> str:
+        """The passage that matched or, where documents are not cut, the document's text."""
+        return self.document.text if self.span is None else self.document.text[slice(*self.span)]
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """The hits of one query after one stage: finite scores, ordered by (-score, doc_id, span), each document once.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from tiercel.data.files import Source, check_source, ending_of, is_stdio, read_byte_lines, read_lines, source_name
 from tiercel.data.pages import PAGE_ENDINGS, PageFormat, page_files, read_page
@@ -67,6 +67,14 @@ def read_documents(
     """
     planned = _planned(sources, format)
     return (document for source, form in planned for part in _parts(source, form) for _, document in part.read(fields))
+
+
+def as_document(record: Mapping[str, Any]) -> Document:
+    """A document of one record with the usual field names; what else it holds is metadata.
+
+    Raises InputError, without a place, where it has no id or no text.
+    """
+    return _to_document(USUAL_NAMES)(dict(record))
 
 
 def locate_document(

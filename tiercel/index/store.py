@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,14 @@ class Index:
         found = enforced_analyzer(self.path, manifest.settings)
         self.manifest, self.views, self.analyzer = manifest, views, found
         return True
+
+    def latest(self) -> Index:
+        """The index as of its last commit: this object if it is at that one, else another, which shares what is open.
+
+        For readers that go on with this one meanwhile. Raises as `refresh`.
+        """
+        later = copy.copy(self)
+        return later if later.refresh() else self
 
     def filtered(self, where: str) -> list[View]:
         """The views, in which only documents that the expression selects are eligible; "" selects all.

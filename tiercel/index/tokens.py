@@ -20,6 +20,7 @@ MAX_TOKEN_BYTES = 252
 """A longer run (base64, a text without spaces) is cut here, so that no term is without bound."""
 
 SEPARATOR, WORD, CJK = 0, 1, 2
+"""Classes of characters: what separates, what makes words, what makes pairs."""
 _TABLE_END = 0x20000
 _HAN_END = 0x40000
 _CJK_RANGES = (

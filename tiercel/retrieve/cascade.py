@@ -165,7 +165,7 @@ def rerank(
 def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None, *, matched: bool) -> CandidateGroup:
     """The hits as candidates; without documents by their ids alone."""
     cut = matched or ranking.passages
-    spans = [hit.span for hit in ranking.hits] if ranking.passages else ()
+    spans = [hit.span for hit in ranking.hits] if cut else ()
     if documents is None:
         return CandidateGroup(ranking.query, [Document(hit.doc_id, "") for hit in ranking.hits], spans)
     return CandidateGroup(

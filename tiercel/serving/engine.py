@@ -1,0 +1,231 @@
+"""What does the work behind the server? The index, the reranker and the encoder, fed by one queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tiercel.api import SearchIndex, loaded_encoder, loaded_reranker
+from tiercel.errors import TiercelError, UsageError
+from tiercel.protocols import CandidateGroup
+from tiercel.retrieve.spec import parse, resolve_keeps
+from tiercel.retrieve.trace import Trace
+from tiercel.serving.batching import Batch, Batcher, Item
+from tiercel.serving.options import ServeOptions
+from tiercel.types import DocId, Document, FoundDocument, Query, QueryId
+
+if TYPE_CHECKING:
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.protocols import FloatVector, Reranker
+
+_Part = TypeVar("_Part")
+
+MOST_HITS = 1000
+
+# Sizes are characters, which is what texts cost. A query costs what analysing and encoding it and reading the index
+# take, a candidate of a pipeline about a passage.
+_USUAL_SIZE = 2_000
+_CANDIDATE_SIZE = 1_000
+_PAIRS_AT_ONCE = 32
+
+_STEEP = 500.0  # below this a sigmoid is its exponential, which does not overflow
+
+
+class NotServedError(TiercelError):
+    """An index, a model or a right to change that this server does not have."""
+
+
+class NotReadyError(TiercelError):
+    """Models are being loaded, or could not be."""
+
+
+class SearchKind(NamedTuple):
+    """What searches share that run together."""
+
+    pipeline: str
+    where: str
+    k: int
+
+
+class EncodeKind(NamedTuple):
+    """The same for texts that are encoded: which prompt they are given."""
+
+    is_query: bool
+
+
+class RerankKind(NamedTuple):
+    """The same for candidates: all of them."""
+
+
+class Engine:
+    """The models and the index of a server, between `running()`'s begin and end.
+
+    Raises NotReadyError while they are being loaded, NotServedError for what the server was not started with, and
+    QueueFullError as `Batcher.submit`.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        *,
+        say: Callable[[str], None],
+        observe: Callable[[Batch], None] = lambda batch: None,
+    ) -> None:
+        self.options = options
+        self.index: SearchIndex | None = None
+        self._reranker: Reranker | None = None
+        self._encoder: OnnxEncoder | None = None
+        self._say = say
+        self._failed: TiercelError | None = None
+        self._ready = False
+        self._changing = asyncio.Lock()
+        self._batcher = Batcher(
+            self._run, batch_size=options.batch * _USUAL_SIZE, capacity=options.queue * _USUAL_SIZE, observe=observe
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Size of what waits, in characters."""
+        return self._batcher.waiting
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load what is served and do what comes in."""
+        async with self._batcher:
+            background = asyncio.create_task(self._load_and_follow())
+            try:
+                yield
+            finally:
+                background.cancel()
+                await asyncio.wait([background])
+
+    def check_ready(self) -> None:
+        """Raise NotReadyError unless everything is loaded."""
+        if self._failed is not None:
+            raise NotReadyError(f"it could not be loaded: {self._failed}")
+        if not self._ready:
+            raise NotReadyError("models are being loaded", next_step="Try again in a second")
+
+    async def search(self, queries: Sequence[Query], kind: SearchKind) -> list[tuple[list[FoundDocument], Trace]]:
+        """Hits and stages of each query."""
+        index = self.served_index()
+        pipeline = kind.pipeline or self.options.pipeline or index.default_pipeline
+        spec = parse(pipeline)
+        models = [leg.model for leg in spec.recall.legs] + [stage.model for stage in spec.reranks]
+        named = set(models) - {"", self.options.reranker}
+        if named and pipeline != self.options.pipeline:
+            raise UsageError(
+                f"a pipeline with the model {min(named)!r}",
+                expected=f"the server's own, {self.options.reranker!r}" if self.options.reranker else "none named",
+            )
+        candidates = resolve_keeps(spec.keeps, kind.k)[0] if spec.reranks else 0
+        size = _USUAL_SIZE + candidates * _CANDIDATE_SIZE
+        items = [Item(query, size + len(query.text) + sum(map(len, query.history))) for query in queries]
+        return await self._batcher.submit(kind._replace(pipeline=pipeline), items)
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """The reranker's own score of each text; larger is better."""
+        self.served_reranker()
+        groups = [
+            CandidateGroup(
+                Query(QueryId(""), query),
+                [
+                    Document(DocId(str(start + row)), text)
+                    for row, text in enumerate(texts[start : start + _PAIRS_AT_ONCE])
+                ],
+            )
+            for start in range(0, len(texts), _PAIRS_AT_ONCE)
+        ]
+        items = [
+            Item(group, sum(len(query) + len(document.text) for document in group.documents) + 1) for group in groups
+        ]
+        scores = await self._batcher.submit(RerankKind(), items)
+        return [score for array in scores for score in array.tolist()]
+
+    def shown_score(self, score: float) -> float:
+        """A cross-encoder's score between 0 and 1; that of late interaction as it is."""
+        from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
+
+        if not isinstance(self._reranker, OnnxCrossEncoder):
+            return score
+        return math.exp(-math.log1p(math.exp(-score))) if score > -_STEEP else math.exp(score)
+
+    async def encode(self, texts: Sequence[str], *, is_query: bool) -> list[FloatVector]:
+        """A vector of each text."""
+        self.served_encoder()
+        return await self._batcher.submit(EncodeKind(is_query), [Item(text, len(text) + 1) for text in texts])
+
+    async def add(self, documents: Sequence[dict[str, Any]]) -> dict[str, int]:
+        """Add documents in one commit, and answer from it."""
+        index = self._changed_index()
+        async with self._changing:
+            added = await index.add_async(documents)
+        return {"added": added.added, "replaced": added.replaced, "documents": added.documents}
+
+    async def delete(self, ids: Sequence[str], where: str) -> dict[str, Any]:
+        """Delete documents in one commit, and answer from it."""
+        index = self._changed_index()
+        async with self._changing:
+            deleted = await index.delete_async(ids, where=where)
+        return {"deleted": deleted.deleted, "documents": deleted.documents, "unknown": list(deleted.unknown)}
+
+    def served_index(self) -> SearchIndex:
+        """The index."""
+        return _there(self, self.index, "an index")
+
+    def served_reranker(self) -> Reranker:
+        """The model of /rerank."""
+        return _there(self, self._reranker, "a reranker")
+
+    def served_encoder(self) -> OnnxEncoder:
+        """The model of /v1/embeddings."""
+        return _there(self, self._encoder, "an encoder")
+
+    def _changed_index(self) -> SearchIndex:
+        if not self.options.changes:
+            raise NotServedError("this server's index does not change", next_step="Start it with --allow-changes")
+        return self.served_index()
+
+    async def _load_and_follow(self) -> None:
+        try:
+            await asyncio.to_thread(self._load)
+        except TiercelError as error:
+            self._failed = error
+            self._say(str(error))
+            return
+        self._ready = True
+        while self.index is not None:
+            await asyncio.sleep(self.options.refresh_s)
+            try:
+                if await self.index.refresh_async():
+                    self._say(f"answering from commit {self.index.commit}")
+            except TiercelError as error:  # the commit that is open answers on
+                self._say(str(error))
+
+    def _load(self) -> None:
+        options = self.options
+        if options.reranker:
+            self._reranker = loaded_reranker(options.reranker)
+        if options.encoder:
+            self._encoder = loaded_encoder(options.encoder)
+        if options.index is not None:
+            self.index = SearchIndex(options.index, say=self._say)
+            self.index.search("falcon", 1, pipeline=options.pipeline)  # loads what a first query loads
+
+    def _run(self, kind: Any, items: Sequence[Any]) -> Sequence[Any]:
+        if isinstance(kind, SearchKind):
+            return self.served_index().trace(items, kind.k, where=kind.where, pipeline=kind.pipeline)
+        if isinstance(kind, RerankKind):
+            return self.served_reranker().score(items)
+        encoder = self.served_encoder()
+        return list(encoder.encode_queries(items) if kind.is_query else encoder.encode_documents(items))
+
+
+def _there(engine: Engine, part: _Part | None, name: str) -> _Part:
+    engine.check_ready()
+    if part is None:
+        raise NotServedError(f"this server was started without {name}")
+    return part

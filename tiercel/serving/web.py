@@ -1,0 +1,293 @@
+"""The routes of the server: bodies to the engine, what comes back to bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from tiercel import __version__
+from tiercel.data.chunking import count_tokens
+from tiercel.errors import TiercelError, UsageError
+from tiercel.serving import shapes
+from tiercel.serving.answers import in_words, refusal, refusal_of
+from tiercel.serving.engine import Engine, NotServedError, SearchKind
+from tiercel.serving.gate import Gate
+from tiercel.serving.metrics import Metrics
+from tiercel.serving.options import ServeOptions
+from tiercel.types import FoundDocument, Query, QueryId, Ranking
+
+if TYPE_CHECKING:
+    from tiercel.api import SearchIndex
+    from tiercel.retrieve.trace import Trace
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": shapes.Problem} for status in (400, 401, 404, 413, 422, 429, 503, 504)
+}
+
+
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page is one file that asks this server alone."""
+
+
+def make_app(options: ServeOptions, *, say: Callable[[str], None]) -> Gate:
+    """The whole server, as an ASGI application behind its gate."""
+    metrics = Metrics()
+    engine = Engine(options, say=say, observe=metrics.ran)
+    metrics.watch(lambda: engine.waiting, lambda: len(engine.index) if engine.index else 0)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with engine.running():
+            yield
+
+    # Its pages of documentation would fetch their scripts from elsewhere.
+    app = FastAPI(
+        title="Tiercel", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=_PROBLEMS
+    )
+    app.include_router(_routes(engine, metrics))
+    app.add_exception_handler(TiercelError, _refused)
+    app.add_exception_handler(RequestValidationError, _refused)
+    app.add_exception_handler(HTTPException, _refused)
+    app.middleware("http")(partial(_counted, metrics))
+    return Gate(app, options)
+
+
+def _routes(engine: Engine, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+    router.include_router(_search_routes(engine))
+    router.include_router(_rerank_routes(engine))
+    router.include_router(_document_routes(engine))
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        text = files("tiercel.serving").joinpath("page.html").read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """The process is there."""
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready() -> dict[str, str]:
+        """The models are loaded."""
+        engine.check_ready()
+        return {"status": "ready"}
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def read_metrics() -> bytes:
+        """What has been done, for Prometheus."""
+        return metrics.text()
+
+    return router
+
+
+def _search_routes(engine: Engine) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/search", response_model_exclude_unset=True)
+    async def search(request: shapes.SearchRequest) -> shapes.SearchResponse:
+        """Documents of the index that answer one query or several."""
+        texts = [request.query] if isinstance(request.query, str) else request.query
+        queries = [Query(QueryId(""), text, tuple(request.history)) for text in texts]
+        index = engine.served_index()
+        commit = index.commit
+        answers = await engine.search(queries, SearchKind(request.pipeline, request.where, request.k))
+        results = [
+            shapes.Found(
+                query=text,
+                hits=list(map(_found_hit, hits)),
+                stages=_stages(trace, request.k) if request.explain else None,
+            )
+            for text, (hits, trace) in zip(texts, answers, strict=True)
+        ]
+        if request.explain:
+            await asyncio.to_thread(_mark, index, results)
+        return shapes.SearchResponse(results=results, commit=commit)
+
+    @router.post("/v1/embeddings")
+    async def embeddings(request: shapes.EmbeddingsRequest) -> shapes.EmbeddingsResponse:
+        """Vectors of texts, in OpenAI's shape."""
+        model = _served_model(request.model, engine.options.encoder, "an encoder")
+        dimension = engine.served_encoder().dimension
+        if request.dimensions not in (None, dimension):
+            raise UsageError(f"dimensions {request.dimensions}", expected=f"{dimension}, which the model has")
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        vectors = await engine.encode(texts, is_query=request.input_type == "query")
+        data = [
+            shapes.Embedding(
+                index=index,
+                embedding=vector.tolist()
+                if request.encoding_format == "float"
+                else base64.b64encode(vector.astype("<f4").tobytes()).decode(),
+            )
+            for index, vector in enumerate(vectors)
+        ]
+        tokens = sum(map(count_tokens, texts))
+        return shapes.EmbeddingsResponse(
+            data=data, model=model, usage={"prompt_tokens": tokens, "total_tokens": tokens}
+        )
+
+    return router
+
+
+def _rerank_routes(engine: Engine) -> APIRouter:
+    router = APIRouter()
+
+    async def rerank(request: shapes.RerankRequest) -> shapes.RerankResponse:
+        """Candidates by relevance, in the shape of Cohere and Jina; a cross-encoder's score is between 0 and 1."""
+        model = _served_model(request.model, engine.options.reranker, "a reranker")
+        window = getattr(engine.served_reranker(), "max_tokens", None)
+        if request.max_tokens_per_doc is not None and window and request.max_tokens_per_doc < window:
+            raise UsageError(
+                f"max_tokens_per_doc {request.max_tokens_per_doc}",
+                expected=f"{window} or more: the model reads so much of query and document",
+            )
+        texts = [document if isinstance(document, str) else document.text for document in request.documents]
+        results = [
+            shapes.RerankResult(
+                index=index,
+                relevance_score=score,
+                document=_as_object(request.documents[index]) if request.return_documents else None,
+            )
+            for index, score in await _ranked(engine, request.query, texts, keep=request.top_n, raw=False)
+        ]
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 0}}
+        return shapes.RerankResponse(id=str(uuid.uuid4()), model=model, results=results, meta=meta)
+
+    async def tei_rerank(request: shapes.TeiRerankRequest) -> list[shapes.TeiRank]:
+        ranked = await _ranked(engine, request.query, request.texts, keep=None, raw=request.raw_scores)
+        texts = request.texts if request.return_text else None
+        return [
+            shapes.TeiRank(index=index, score=score, text=texts[index] if texts else None) for index, score in ranked
+        ]
+
+    @router.post("/rerank", response_model_exclude_none=True)
+    async def rerank_in_either_shape(
+        request: shapes.RerankRequest | shapes.TeiRerankRequest,
+    ) -> shapes.RerankResponse | list[shapes.TeiRank]:
+        """The same; with `texts` in place of `documents`, in the shape of Text Embeddings Inference."""
+        return await (tei_rerank(request) if isinstance(request, shapes.TeiRerankRequest) else rerank(request))
+
+    router.post("/v1/rerank", response_model_exclude_none=True)(rerank)
+    router.post("/v2/rerank", response_model_exclude_none=True)(rerank)
+    return router
+
+
+def _document_routes(engine: Engine) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/documents/{doc_id:path}")
+    async def get_document(doc_id: str) -> shapes.StoredDocument:
+        """A document as it was indexed."""
+        index = engine.served_index()
+        if index.missing([doc_id]):
+            raise NotServedError(f"no document has the id {doc_id!r}")
+        (document,) = index.get([doc_id])
+        return shapes.StoredDocument(
+            id=document.id, text=document.text, title=document.title, metadata=dict(document.metadata)
+        )
+
+    @router.post("/documents")
+    async def add_documents(request: shapes.AddRequest) -> shapes.Added:
+        """Add documents, or replace those of the same ids; for servers started with --allow-changes."""
+        return shapes.Added(**await engine.add([document.model_dump() for document in request.documents]))
+
+    @router.delete("/documents")
+    async def delete_documents(request: shapes.DeleteRequest) -> shapes.Deleted:
+        """Delete documents by id or by their metadata; for servers started with --allow-changes."""
+        return shapes.Deleted(**await engine.delete(request.ids, request.where))
+
+    return router
+
+
+async def _ranked(
+    engine: Engine, query: str, texts: Sequence[str], *, keep: int | None, raw: bool
+) -> list[tuple[int, float]]:
+    """Position and score, best first; of equals the first is first."""
+    scores = await engine.score(query, texts)
+    width = len(str(len(texts)))
+    positions = {f"{position:0{width}}": position for position in range(len(texts))}
+    most = len(texts) if keep is None else keep
+    ranking = Ranking.from_scores(Query(QueryId(""), query), list(positions), scores, stage="rerank", keep=most)  # type: ignore[arg-type]
+    shown = (lambda score: score) if raw else engine.shown_score
+    return [(positions[hit.doc_id], shown(hit.score)) for hit in ranking.hits]
+
+
+def _served_model(asked: str | None, served: str, what: str) -> str:
+    """The name to answer with. A client that must name a model may name any: there is one of each kind."""
+    if not served:
+        raise NotServedError(f"this server was started without {what}")
+    return asked or served
+
+
+def _as_object(document: str | shapes.RerankDocument) -> dict[str, Any]:
+    return {"text": document} if isinstance(document, str) else document.model_dump()
+
+
+def _mark(index: SearchIndex, results: Sequence[shapes.Found]) -> None:
+    for found in results:
+        for hit in found.hits:
+            hit.matches = index.matches(found.query, hit.text)
+
+
+def _found_hit(hit: FoundDocument) -> shapes.FoundHit:
+    document = hit.document
+    return shapes.FoundHit(
+        id=document.id,
+        score=hit.score,
+        scores=dict(hit.scores),
+        title=document.title,
+        text=hit.text,
+        span=hit.span,
+        metadata=dict(document.metadata),
+    )
+
+
+def _stages(trace: Trace, k: int) -> list[shapes.StageHits]:
+    return [
+        shapes.StageHits(
+            name=stage.name, seconds=stage.seconds, hits=[(hit.doc_id, hit.score) for hit in stage.ranking.hits[:k]]
+        )
+        for stage in trace.stages
+    ]
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, TiercelError):
+        return refusal_of(error)
+    if isinstance(error, RequestValidationError):
+        return refusal(422, "validation", in_words(error.errors()))
+    if isinstance(error, HTTPException):
+        kind = {400: "validation", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
+        return refusal(error.status_code, kind, str(error.detail))
+    raise error
+
+
+async def _counted(metrics: Metrics, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    started = time.perf_counter()
+    status = 500
+    try:
+        response = await answer(request)
+        status = response.status_code
+        return response
+    finally:
+        route = request.scope.get("route")
+        path = getattr(route, "path", "other")
+        metrics.answered(path, status, time.perf_counter() - started)
