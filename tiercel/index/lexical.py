@@ -73,7 +73,7 @@ class LexicalRetriever:
         threads: int = 1,
     ) -> None:
         self._views = views
-        self._analyzer = analyzer
+        self.analyzer = analyzer
         self.parameters = parameters or BM25()
         self._passages = passages
         self._threads = threads
@@ -81,7 +81,7 @@ class LexicalRetriever:
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """One Ranking per query. A query without a term of the collection gets an empty one."""
-        analyzed = analyze_queries(self._analyzer, [query.text for query in queries])
+        analyzed = analyze_queries(self.analyzer, [query.text for query in queries])
         weights = self.weigh(analyzed.terms)
         found = []
         for view in self._views:
