@@ -11,6 +11,7 @@ from tiercel.commands.options import (
     K1,
     AsJson,
     B,
+    Budget,
     Long,
     Measures,
     ModelPrecision,
@@ -20,6 +21,7 @@ from tiercel.commands.options import (
     QueryTextField,
     Score,
     Variant,
+    check_budget,
     check_reranking,
 )
 from tiercel.config import Settings
@@ -51,6 +53,7 @@ def evaluate(
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
+    budget_ms: Budget = None,
     as_json: AsJson = False,
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -68,12 +71,14 @@ def evaluate(
             "neither an index nor a run was given" if not runs else "an index and a run were given",
             expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
         )
-    unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
+    of_an_index = (("--queries", queries), ("--pipeline", pipelines), ("-k", k), ("--budget-ms", budget_ms))
+    unused = [name for name, value in of_an_index if value]
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     named = [parse(text) for text in pipelines or ()]
     check_reranking(reranking, named)
+    check_budget(budget_ms, named)
     if [queries, qrels, *(runs or ())].count("-") > 1:
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
     judgments = read_qrels(qrels, split=split)
@@ -89,7 +94,14 @@ def evaluate(
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index, what_was_read
+    from tiercel.app import (
+        SearchOptions,
+        default_pipeline,
+        make_pipelines,
+        open_index,
+        what_was_read,
+        what_was_skipped,
+    )
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
@@ -100,7 +112,8 @@ def evaluate(
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
     specs = named or [default_pipeline(opened)]
-    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=reranking, say=say)
+    bm25 = BM25(k1=k1, b=b, variant=variant)
+    options = SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
     cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
@@ -109,3 +122,6 @@ def evaluate(
     print_pipeline_reports(reports, as_json=as_json)
     for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
         say(f"{line} (over all pipelines, with the queries that were timed)")
+    for spec, cascade in zip(specs, cascades, strict=True):
+        for line in what_was_skipped(cascade):
+            say(f"{spec}: {line}")

@@ -11,6 +11,7 @@ from tiercel.commands.options import (
     K1,
     AsJson,
     B,
+    Budget,
     IndexPath,
     Long,
     ModelPrecision,
@@ -22,6 +23,7 @@ from tiercel.commands.options import (
     Score,
     Variant,
     Where,
+    check_budget,
     check_reranking,
 )
 from tiercel.config import Settings
@@ -52,6 +54,7 @@ def search(
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
+    budget_ms: Budget = None,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -62,7 +65,15 @@ def search(
     A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text of the whole document, as far as the model
     reads or --long says; with --passages, the passage.
     """
-    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
+    from tiercel.app import (
+        SearchOptions,
+        budget_facts,
+        default_pipeline,
+        make_pipeline,
+        open_index,
+        what_was_read,
+        what_was_skipped,
+    )
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
@@ -77,6 +88,7 @@ def search(
     named = [parse(pipeline)] if pipeline else []
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     check_reranking(reranking, named)
+    check_budget(budget_ms, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
     opened = open_index(index)
@@ -87,6 +99,7 @@ def search(
         parameters=BM25(k1=k1, b=b, variant=variant),
         reranking=reranking,
         say=say,
+        budget_ms=budget_ms,
     )
     cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
@@ -100,10 +113,10 @@ def search(
         form = run_format or ("trec" if run == "-" else None)
         write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
     elif as_json:
-        print_rankings_json(rankings, opened, where=where)
+        print_rankings_json(rankings, opened, where=where, facts_of=budget_facts(cascade))
     else:
         print_rankings(rankings, opened, several=query is None, where=where)
-    for line in what_was_read(cascade):
+    for line in (*what_was_read(cascade), *what_was_skipped(cascade)):
         say(line)
 
 

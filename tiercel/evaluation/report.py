@@ -25,20 +25,23 @@ class StageRow:
         result: measures of the Ranking after this stage.
         hits_per_query: mean number of hits after this stage, over the queries that were run.
         seconds: what this stage took for all of them, in batches.
+        skipped_per_query: mean number of candidates that it did not score, for want of time.
     """
 
     stage: str
     result: EvaluationResult
     hits_per_query: float
     seconds: float
+    skipped_per_query: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the stage, the mean of every measure by its name, hits per query, seconds."""
+        """Plain values: the stage, the mean of every measure by its name, hits per query, seconds, what was skipped."""
         return {
             "stage": self.stage,
             "measures": dict(self.result.means),
             "hits_per_query": self.hits_per_query,
             "seconds": self.seconds,
+            **({"skipped_per_query": self.skipped_per_query} if self.skipped_per_query else {}),
         }
 
 
@@ -119,6 +122,7 @@ class _StageColumn:
     name: str
     rankings: list[Ranking]
     seconds: float
+    skipped: int
 
 
 def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int) -> list[_StageColumn]:
@@ -132,6 +136,7 @@ def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: in
             rankings=[trace.stages[position].ranking for batch in batches for trace in batch],
             # Every trace of a batch carries the batch's seconds.
             seconds=sum(batch[0].stages[position].seconds for batch in batches),
+            skipped=sum(trace.stages[position].skipped for batch in batches for trace in batch),
         )
         for position, stage in enumerate(batches[0][0].stages)
     ]
@@ -143,4 +148,5 @@ def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> 
         result=evaluate(column.rankings, qrels, measures),
         hits_per_query=sum(len(ranking.hits) for ranking in column.rankings) / len(column.rankings),
         seconds=column.seconds,
+        skipped_per_query=column.skipped / len(column.rankings),
     )

@@ -89,7 +89,12 @@ class Cascade:
             start = time.perf_counter()
             if step.reads and documents is None:
                 documents = self._fetch(traces)
-            rankings = _rerank(step, [trace.ranking for trace in traces], documents=documents, keep=step_keep)
+            before = [trace.ranking for trace in traces]
+            scores = score_candidates(step, before, documents)
+            rankings = [
+                reranked(step, ranking, of_hits, keep=step_keep)
+                for ranking, of_hits in zip(before, scores, strict=True)
+            ]
             seconds = time.perf_counter() - start
             traces = [
                 Trace(trace.query, (*trace.stages, StageTrace(step.name, ranking, seconds)))
@@ -103,9 +108,13 @@ class Cascade:
         return dict(zip(ids, self._documents.get(ids), strict=True)) if ids else {}
 
 
-def _rerank(
-    step: RerankStep, rankings: Sequence[Ranking], *, documents: Mapping[DocId, Document] | None, keep: int
-) -> list[Ranking]:
+def score_candidates(
+    step: RerankStep, rankings: Sequence[Ranking], documents: Mapping[DocId, Document] | None
+) -> list[list[float]]:
+    """The step's scores of each Ranking's hits, in their order; `documents` holds those that a step that reads reads.
+
+    Raises ModelError, naming the step, for scores that do not fit the candidates or are not finite.
+    """
     groups = [_group(ranking, documents if step.reads else None) for ranking in rankings]
     scores = step.reranker.score(groups)
     if len(scores) != len(groups):
@@ -114,10 +123,7 @@ def _rerank(
             expected=f"{len(groups)}, one per query",
             where=f"stage {step.name!r}",
         )
-    return [
-        _reranked(step, before, _checked(step.name, before, array), keep=keep)
-        for before, array in zip(rankings, scores, strict=True)
-    ]
+    return [_checked(step.name, before, array) for before, array in zip(rankings, scores, strict=True)]
 
 
 def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None) -> CandidateGroup:
@@ -137,20 +143,28 @@ def _candidate(ranking: Ranking, hit: Hit, document: Document) -> Document:
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
-    """The candidates by the step's scores, or by both its scores and those that they came with."""
+def reranked(step: RerankStep, before: Ranking, scores: Sequence[float], *, keep: int) -> Ranking:
+    """The candidates by the step's scores, or by both its scores and those that they came with.
+
+    `scores` are those of the first hits, commonly all. Hits that were not scored stay in their order below those that
+    were; in a fusion they have nothing of the step.
+    """
+    scored = before.hits[: len(scores)]
     alone = Ranking.from_scores(
         before.query,
-        before.doc_ids,
+        [hit.doc_id for hit in scored],
         scores,
         stage=step.name,
-        keep=keep if step.fusion is None else len(before.hits),
-        spans=[hit.span for hit in before.hits],
+        keep=keep if step.fusion is None else len(scored),
+        spans=[hit.span for hit in scored],
         passages=before.passages,
     )
-    if step.fusion is None:
-        return alone
-    return fuse_lists(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
+    if step.fusion is not None:
+        return fuse_lists(step.fusion, [before, alone], keep=keep, weights=[1.0, step.weight], stage=step.name)
+    lowest = min(scores, default=0.0)
+    rest = before.hits[len(scored) : len(scored) + keep - len(alone.hits)]
+    below = tuple(hit._replace(score=lowest - place) for place, hit in enumerate(rest, 1))
+    return replace(alone, hits=alone.hits + below) if below else alone
 
 
 def _checked(stage: str, before: Ranking, array: FloatVector) -> list[float]:
