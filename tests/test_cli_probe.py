@@ -67,3 +67,50 @@ def test_what_is_refused(built: Path, refused: Callable[..., str], code: int, ar
 @pytest.mark.parametrize("arguments", [["--documents", "0"], ["--seed", "-1"], ["--documents", "many"]])
 def test_numbers_out_of_range(built: Path, run: Run, arguments: list[str]) -> None:
     assert run("probe", "idx", *arguments).code == 2
+
+
+def test_bench_a_line_for_each_number_of_callers(built: Path, run: Run) -> None:
+    outcome = run("bench", "idx", "-p", "bm25@50", "-p", "bm25@3", "--callers", "3", "--requests", "12")
+    assert outcome.code == 0
+    assert [row[0] for row in outcome.rows] == [
+        "# bm25@50", "callers", "1", "2", "3", "# bm25@3", "callers", "1", "2", "3",
+    ]  # fmt: skip
+    assert outcome.rows[1] == ["callers", "queries/s", "p50 ms", "p95 ms", "p99 ms"]
+    assert all(float(cell) >= 0 for cell in outcome.rows[2][1:])
+    assert "12 requests for each line" in outcome.err
+    assert "made of the index's documents" in outcome.err
+
+
+def test_bench_of_ones_own_queries_as_json(built: Path, run: Run) -> None:
+    (built / "q.tsv").write_text("q1\tw1 w2\nq2\tw3\n")
+    found = run("bench", "idx", "--queries", "q.tsv", "--callers", "2", "--requests", "5", "--json").json
+    assert (found["queries"], found["source"]) == (2, "of q.tsv")
+    one, two = found["pipelines"]["bm25"]
+    assert (one["callers"], two["callers"]) == (1, 2)
+    assert one["latency"]["count"] == 5
+    assert 0 < one["latency"]["p50_ms"] <= one["latency"]["p95_ms"] <= one["latency"]["p99_ms"]
+    assert one["per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "part"),
+    [
+        (2, ["idx", "--query-format", "tsv"], "the form of queries without --queries"),
+        (2, ["idx", "--budget-ms", "5"], "--budget-ms with the pipeline the default"),
+        (2, ["idx", "--precision", "fp32"], "--precision without a stage that reranks"),
+        (2, ["idx", "-p", "bm52"], "there is no recall leg called 'bm52'"),
+        (3, ["idx", "--queries", "none.tsv"], "there is no such file"),
+        (3, ["idx", "--queries", "empty.tsv"], "there is no query in it"),
+        (4, ["nothing"], "no such folder"),
+    ],
+)
+def test_what_bench_refuses(
+    built: Path, refused: Callable[..., str], code: int, arguments: list[str], part: str
+) -> None:
+    (built / "empty.tsv").write_text("")
+    assert part in refused(code, "bench", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--callers", "0"], ["--callers", "5000"], ["--requests", "0"], ["-k", "0"]])
+def test_bench_numbers_out_of_range(built: Path, run: Run, arguments: list[str]) -> None:
+    assert run("bench", "idx", *arguments).code == 2

@@ -16,7 +16,7 @@ from tiercel.commands.evaluating import evaluate
 from tiercel.commands.fusing import fuse
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
-from tiercel.commands.probing import probe
+from tiercel.commands.probing import bench, probe
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
 from tiercel.errors import IndexStoreError, TiercelError
@@ -56,6 +56,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "fuse": fuse,
     "probe": probe,
+    "bench": bench,
     "rerank": rerank,
     "export": export,
     "models": models,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from tiercel.evaluation.known_items import FORMS
+from tiercel.evaluation.load import Load
 from tiercel.evaluation.measures import Measure
 from tiercel.evaluation.probe import KnownItems, ProbeRow
 from tiercel.screen import print_json, print_notes, print_table
@@ -48,5 +50,33 @@ def print_probe_json(found: Probed, known: KnownItems, measures: Sequence[Measur
                 pipeline: {measure: [row.to_json() for row in rows] for measure, rows in by_measure.items()}
                 for pipeline, by_measure in found.items()
             },
+        }
+    )
+
+
+def print_loads(found: Mapping[str, Sequence[Load]], *, queries: int, source: str, threads: int) -> None:
+    """A table for each pipeline, one line for each number of callers."""
+    for pipeline, loads in found.items():
+        cells = [
+            [
+                str(load.callers),
+                f"{load.per_second:,.1f}",
+                *(f"{ms:.1f}" for ms in (load.latency.p50_ms, load.latency.p95_ms, load.latency.p99_ms)),
+            ]
+            for load in loads
+        ]
+        print_table(["callers", "queries/s", "p50 ms", "p95 ms", "p99 ms"], cells, title=pipeline)
+    each = max((load.latency.count for loads in found.values() for load in loads), default=0)
+    print_notes([f"{each:,} requests for each line, of {queries:,} queries {source}; {threads} threads in a query"])
+
+
+def print_loads_json(found: Mapping[str, Sequence[Load]], *, queries: int, source: str, threads: int) -> None:
+    """One JSON object: queries, where they are from, threads, and by pipeline what each number of callers saw."""
+    print_json(
+        {
+            "queries": queries,
+            "source": source,
+            "threads": threads,
+            "pipelines": {pipeline: [asdict(load) for load in loads] for pipeline, loads in found.items()},
         }
     )

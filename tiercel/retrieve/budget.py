@@ -8,6 +8,7 @@ take twice its time and the deadline still holds.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,18 +51,15 @@ class StageCost:
     def __init__(self) -> None:
         self._calls = self._tokens = self._squares = self._seconds = self._products = 0.0
         self._candidates = 0.0
+        self._lock = threading.Lock()
 
     def learn(self, tokens: float, seconds: float, *, candidates: int) -> None:
         """A call with so many candidates of so many tokens together took so long."""
-        for name, value in (
-            ("_calls", 1.0),
-            ("_tokens", tokens),
-            ("_squares", tokens * tokens),
-            ("_seconds", seconds),
-            ("_products", tokens * seconds),
-            ("_candidates", candidates),
-        ):
-            setattr(self, name, _FORGETTING * getattr(self, name) + value)
+        values = {"calls": 1.0, "tokens": tokens, "squares": tokens * tokens, "seconds": seconds}
+        values |= {"products": tokens * seconds, "candidates": candidates}
+        with self._lock:  # several callers may share a pipeline
+            for name, value in values.items():
+                setattr(self, f"_{name}", _FORGETTING * getattr(self, f"_{name}") + value)
 
     @property
     def line(self) -> tuple[float, float]:
