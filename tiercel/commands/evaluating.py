@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,10 @@ from tiercel.config import Settings
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
+
+if TYPE_CHECKING:
+    from tiercel.evaluation.measures import Measure
+    from tiercel.types import Qrels
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
@@ -83,45 +88,42 @@ def evaluate(
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
     judgments = read_qrels(qrels, split=split)
     if index is None:
-        from tiercel.data.runs import read_run
-        from tiercel.evaluation.measures import evaluate as measure
-        from tiercel.screen import print_run_results
-
-        rankings = {name: read_run(name, format=run_format) for name in runs or ()}
-        print_run_results(
-            {name: measure(run, judgments, wanted) for name, run in rankings.items()}, rankings, as_json=as_json
-        )
+        _evaluate_runs(runs or [], run_format, judgments, wanted, as_json=as_json)
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel.app import (
-        SearchOptions,
-        default_pipeline,
-        make_pipelines,
-        open_index,
-        what_was_read,
-        what_was_skipped,
-    )
+    from tiercel import app
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25
     from tiercel.screen import print_pipeline_reports, say
 
-    opened = open_index(index)
+    opened = app.open_index(index)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = read_queries(queries, fields=fields, format=query_format)
     keep = k or max([100, *(measure.cutoff or 0 for measure in wanted)])
-    specs = named or [default_pipeline(opened)]
+    specs = named or [app.default_pipeline(opened)]
     bm25 = BM25(k1=k1, b=b, variant=variant)
-    options = SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
-    cascades = make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
+    options = app.SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
+    cascades = app.make_pipelines(opened, specs, settings=Settings.from_environment(), options=options)
     reports = {}
     for spec, cascade in zip(specs, cascades, strict=True):
         say(f"evaluating {spec}")
         reports[str(spec)] = evaluate_pipeline(cascade, asked, qrels=judgments, measures=wanted, keep=keep)
-    print_pipeline_reports(reports, as_json=as_json)
-    for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
-        say(f"{line} (over all pipelines, with the queries that were timed)")
-    for spec, cascade in zip(specs, cascades, strict=True):
-        for line in what_was_skipped(cascade):
+        for line in app.what_was_skipped(cascade):
             say(f"{spec}: {line}")
+    print_pipeline_reports(reports, as_json=as_json)
+    for line in dict.fromkeys(line for cascade in cascades for line in app.what_was_read(cascade)):
+        say(f"{line} (over all pipelines, with the queries that were timed)")
+
+
+def _evaluate_runs(
+    runs: Sequence[str], form: RunFormat | None, qrels: Qrels, measures: Sequence[Measure], *, as_json: bool
+) -> None:
+    from tiercel.data.runs import read_run
+    from tiercel.evaluation.measures import evaluate as measure
+    from tiercel.screen import print_run_results
+
+    rankings = {name: read_run(name, format=form) for name in runs}
+    results = {name: measure(run, qrels, measures) for name, run in rankings.items()}
+    print_run_results(results, rankings, as_json=as_json)

@@ -65,15 +65,7 @@ def search(
     A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text of the whole document, as far as the model
     reads or --long says; with --passages, the passage.
     """
-    from tiercel.app import (
-        SearchOptions,
-        budget_facts,
-        default_pipeline,
-        make_pipeline,
-        open_index,
-        what_was_read,
-        what_was_skipped,
-    )
+    from tiercel import app
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
     from tiercel.retrieve.spec import parse
@@ -91,9 +83,9 @@ def search(
     check_budget(budget_ms, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
-    opened = open_index(index)
-    (spec,) = named or [default_pipeline(opened)]
-    options = SearchOptions(
+    opened = app.open_index(index)
+    (spec,) = named or [app.default_pipeline(opened)]
+    options = app.SearchOptions(
         where=where,
         passages=passages,
         parameters=BM25(k1=k1, b=b, variant=variant),
@@ -101,7 +93,7 @@ def search(
         say=say,
         budget_ms=budget_ms,
     )
-    cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
+    cascade = app.make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
     batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
     if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
@@ -113,10 +105,10 @@ def search(
         form = run_format or ("trec" if run == "-" else None)
         write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
     elif as_json:
-        print_rankings_json(rankings, opened, where=where, facts_of=budget_facts(cascade))
+        print_rankings_json(rankings, opened, where=where, facts_of=app.budget_facts(cascade))
     else:
         print_rankings(rankings, opened, several=query is None, where=where)
-    for line in (*what_was_read(cascade), *what_was_skipped(cascade)):
+    for line in (*app.what_was_read(cascade), *app.what_was_skipped(cascade)):
         say(line)
 
 
