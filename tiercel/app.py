@@ -72,6 +72,16 @@ def default_pipeline(index: Index) -> PipelineSpec:
     return parse("bm25+dense" if index.manifest.settings.encoder else "bm25")
 
 
+def find_pipeline(index: Path, text: str) -> PipelineSpec:
+    """The pipeline that the index at this path calls so, or else the one that the string spells.
+
+    Raises UsageError for a string that spells none, and IndexStoreError for named ones that cannot be read.
+    """
+    from tiercel.index.pipelines import read_pipelines
+
+    return parse(read_pipelines(index).get(text, text))
+
+
 def make_pipeline(
     index: Index, spec: PipelineSpec, *, settings: Settings, options: SearchOptions = ANYTHING
 ) -> Cascade:
@@ -248,12 +258,12 @@ def _step(stage: RerankStage, reranker: Reranker) -> RerankStep:
 def _retriever(models: _Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:
     threads = models.settings.threads
     if name == "bm25":
-        if model:
-            raise UsageError(f"the leg bm25 with the model {model!r}", expected="bm25, which runs no model")
-        from tiercel.index.lexical import LexicalRetriever
+        from tiercel.index.bm25 import BM25
+        from tiercel.index.lexical import LexicalRetriever, parameters_of
 
+        parameters = parameters_of(model, options.parameters or BM25())
         return LexicalRetriever(
-            views, models.index.analyzer, parameters=options.parameters, passages=options.passages, threads=threads
+            views, models.index.analyzer, parameters=parameters, passages=options.passages, threads=threads
         )
     from tiercel.index.dense import DenseRetriever
 

@@ -19,6 +19,7 @@ from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.probing import bench, probe
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
+from tiercel.commands.tuning import tune
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -56,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "fuse": fuse,
     "probe": probe,
+    "tune": tune,
     "bench": bench,
     "rerank": rerank,
     "export": export,

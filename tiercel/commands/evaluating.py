@@ -65,10 +65,10 @@ def evaluate(
     variant: Variant = "lucene",
 ) -> None:
     """Measure every stage of a pipeline, or ready run files, against judgments."""
+    from tiercel import app
     from tiercel.data.qrels import read_qrels
     from tiercel.evaluation.measures import parse_measures
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
 
     wanted = parse_measures(measures or DEFAULT_MEASURES)
     if bool(runs) == (index is not None):
@@ -81,7 +81,7 @@ def evaluate(
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
-    named = [parse(text) for text in pipelines or ()]
+    named = [app.find_pipeline(index, text) for text in pipelines or () if index]
     check_reranking(reranking, named)
     check_budget(budget_ms, named)
     if [queries, qrels, *(runs or ())].count("-") > 1:
@@ -92,7 +92,6 @@ def evaluate(
         return
     if queries is None:
         raise UsageError("no queries were given", expected="--queries FILE")
-    from tiercel import app
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.report import evaluate_pipeline
     from tiercel.index.bm25 import BM25

@@ -23,7 +23,12 @@ IdField = Annotated[str | None, typer.Option(help="Field of the id, if not _id, 
 TextField = Annotated[str | None, typer.Option(help="Field of the text, if not text, contents or body.")]
 TitleField = Annotated[str | None, typer.Option(help="Field of the title, if not title.")]
 Pipeline = Annotated[
-    str, typer.Option("--pipeline", "-p", help="Stages, as in bm25+dense@100. Default: every leg the index has.")
+    str,
+    typer.Option(
+        "--pipeline",
+        "-p",
+        help="Stages, as in bm25+dense@100, or a name that the index has for some. Default: every leg it has.",
+    ),
 ]
 K1 = Annotated[float, typer.Option(help="BM25 k1.")]
 B = Annotated[float, typer.Option(help="BM25 b.")]

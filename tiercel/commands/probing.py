@@ -47,18 +47,17 @@ def probe(
     Every query is asked as it stands, with slips, in lower case and with its words in another order; "worst" is the
     mean over the documents of each one's worst form. A near-duplicate of the document counts as found.
     """
-    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index
+    from tiercel.app import SearchOptions, default_pipeline, find_pipeline, make_pipelines, open_index
     from tiercel.commands.options import check_reranking
     from tiercel.evaluation.measures import parse_measures
     from tiercel.evaluation.probe import make_known_items, write_known_items
     from tiercel.evaluation.probe import probe as find_again
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
     from tiercel.screen import say
     from tiercel.screen_probes import print_probe, print_probe_json
 
     wanted = parse_measures(measures or PROBE_MEASURES)
-    named = [parse(text) for text in pipelines or ()]
+    named = [find_pipeline(index, text) for text in pipelines or ()]
     reranking = RerankOptions(precision=precision)
     check_reranking(reranking, named)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -105,17 +104,16 @@ def bench(
 
     Each caller asks its next query when its last one is answered. TIERCEL_THREADS sets how many threads one query uses.
     """
-    from tiercel.app import SearchOptions, default_pipeline, make_pipelines, open_index
+    from tiercel.app import SearchOptions, default_pipeline, find_pipeline, make_pipelines, open_index
     from tiercel.commands.options import check_budget, check_reranking
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.load import Load, caller_counts, measure_load
     from tiercel.evaluation.probe import make_known_items
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
     from tiercel.screen import say
     from tiercel.screen_probes import print_loads, print_loads_json
 
-    named = [parse(text) for text in pipelines or ()]
+    named = [find_pipeline(index, text) for text in pipelines or ()]
     reranking = RerankOptions(precision=precision)
     check_reranking(reranking, named)
     check_budget(budget_ms, named)

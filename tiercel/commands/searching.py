@@ -68,7 +68,6 @@ def search(
     from tiercel import app
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
     from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
 
     if run is not None and as_json:
@@ -77,7 +76,7 @@ def search(
         raise UsageError("--run-format without --run", expected="a run for it to be the form of")
     if run is not None and passages:
         raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
-    named = [parse(pipeline)] if pipeline else []
+    named = [app.find_pipeline(index, pipeline)] if pipeline else []
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     check_reranking(reranking, named)
     check_budget(budget_ms, named)

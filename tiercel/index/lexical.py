@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.errors import UsageError
 from tiercel.index.analysis import Analyzer
 from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_weights, top_k
 from tiercel.index.postings import Postings, find_terms
@@ -20,6 +23,7 @@ from tiercel.types import Query, Ranking
 
 STAGE = "bm25"
 _MOST_QUERIES_PER_TASK = 64
+_PARAMETER = re.compile(r"(?P<name>k1|b)=(?P<value>[0-9]+(\.[0-9]+)?)")
 
 TermWeights: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weight and constant of each term; see `bm25.term_weights`."""
@@ -139,6 +143,20 @@ class LexicalRetriever:
         needs_idf = self.parameters.variant == "rank-bm25-okapi" and rows
         mean_idf = _mean_idf(self._views, rows) if needs_idf else 0.0
         return CollectionStatistics(rows, terms / rows if rows else 0.0, mean_idf)
+
+
+def parameters_of(text: str, usual: BM25) -> BM25:
+    """BM25's parameters as a pipeline string says them of its leg, `k1=1.2:b=0.6`; those not said are the usual ones.
+
+    Raises UsageError for anything else, and for a value that cannot be meant.
+    """
+    said: dict[str, float] = {}
+    for part in text.split(":") if text else ():
+        found = _PARAMETER.fullmatch(part)
+        if found is None or found["name"] in said:
+            raise UsageError(f"the leg bm25:{text}", expected="bm25, or with its k1 and b, as in bm25:k1=1.2:b=0.6")
+        said[found["name"]] = float(found["value"])
+    return replace(usual, **said)  # type: ignore[arg-type]
 
 
 def analyze_queries(analyzer: Analyzer, texts: Sequence[str]) -> AnalyzedQueries:
