@@ -19,7 +19,7 @@ from tiercel.commands.models import demo, doctor, export, models
 from tiercel.commands.probing import bench, probe
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
-from tiercel.commands.tuning import tune
+from tiercel.commands.tuning import calibrate, tune
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -58,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fuse": fuse,
     "probe": probe,
     "tune": tune,
+    "calibrate": calibrate,
     "bench": bench,
     "rerank": rerank,
     "export": export,

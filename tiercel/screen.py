@@ -92,11 +92,13 @@ def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> It
             progress(done)
 
 
-def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, where: str = "") -> None:
+def print_rankings(
+    rankings: Iterable[Ranking], index: Index, *, several: bool, where: str = "", least: float | None = None
+) -> None:
     """One table per query on a terminal; else lines of query id (if several), rank, score, id, title."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
+            _say_empty(ranking, index, where, least)
             continue
         documents = index.get(ranking.doc_ids)
         if not sys.stdout.isatty():
@@ -126,6 +128,7 @@ def print_rankings_json(
     index: Index,
     *,
     where: str = "",
+    least: float | None = None,
     facts_of: Callable[[QueryId], Mapping[str, Any]] = lambda query_id: {},
 ) -> None:
     """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text).
@@ -135,7 +138,7 @@ def print_rankings_json(
     """
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
+            _say_empty(ranking, index, where, least)
         _print_ranking_json(ranking, index.get(ranking.doc_ids), {}, facts_of(ranking.query.id))
 
 
@@ -168,11 +171,13 @@ def _print_ranking_json(
     print_json({**line, "stage": ranking.stage, **facts, "hits": hits}, indent=False)
 
 
-def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
+def telling_empty(
+    rankings: Iterable[Ranking], index: Index, *, where: str = "", least: float | None = None
+) -> Iterator[Ranking]:
     """The rankings again; of an empty one, which has no line in a run, it is said why it is empty."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
+            _say_empty(ranking, index, where, least)
         yield ranking
 
 
@@ -439,13 +444,15 @@ def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
-def _say_empty(ranking: Ranking, index: Index, where: str) -> None:
+def _say_empty(ranking: Ranking, index: Index, where: str, least: float | None) -> None:
+    """`least`: the chance of relevance below which hits have been left out."""
     from tiercel.app import why_empty
     from tiercel.data.records import excerpt
 
     query = ranking.query
     asked = excerpt(query.text) if query.text.strip() else f"query {excerpt(query.id)}"
-    say(f"no result for {asked}: {why_empty(index, query.text, where)}")
+    why = why_empty(index, query.text, where) if least is None else f"no hit has a chance of {least:g} to be relevant"
+    say(f"no result for {asked}: {why}")
 
 
 def _matched(document: Document, hit: Hit) -> str:

@@ -1,10 +1,11 @@
-"""What does one see of pipelines that were tuned?"""
+"""What does one see of pipelines that were tuned or calibrated?"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from tiercel.evaluation.calibration import Calibrated
 from tiercel.evaluation.tuning import Search, Trial, Tuned
 from tiercel.screen import print_json, print_notes, print_table
 
@@ -34,6 +35,24 @@ def print_tuned(found: Tuned, search: Search, *, name: str, as_json: bool) -> No
         notes.append(f"95 of 100 queries of the winner take more than {search.latency_ms:g} ms on the held-out half")
     kept = f"kept: --pipeline {name} is {found.winner.spec}" if name else "the index has been given no name for it"
     print_notes([*notes, kept])
+
+
+def print_calibrated(found: Calibrated, pipeline: str, *, as_json: bool) -> None:
+    """How far a pipeline's chances are off on the held-out half, and what one knows without them."""
+    if as_json:
+        print_json({"pipeline": pipeline, **asdict(found), "calibration": found.calibration.to_json()})
+        return
+    figures = [f"{value:.4f}" for value in (found.error, found.brier, found.usual_brier, found.relevant)]
+    columns = ["pipeline", "method", "calibration error", "Brier", "Brier of the usual share", "relevant", "hits"]
+    print_table(columns, [[pipeline, found.calibration.method, *figures, str(found.held_out_hits)]])
+    halves = f"fitted on {found.training_queries} queries, measured on {found.held_out_queries} others"
+    notes = [
+        f"{halves}; hits that are not judged count as not relevant",
+        f"search --pipeline {pipeline} --min-score 0.5 now keeps hits that are more likely relevant than not",
+    ]
+    if found.brier >= found.usual_brier:
+        notes.append("the chances tell no more than the share of relevant hits does: more judged queries may help")
+    print_notes(notes)
 
 
 def _too_slow(found: Tuned, search: Search) -> bool:

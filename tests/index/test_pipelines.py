@@ -7,7 +7,25 @@ import pytest
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.bm25 import BM25
 from tiercel.index.lexical import parameters_of
-from tiercel.index.pipelines import PIPELINES, check_pipeline_name, name_pipeline, read_pipelines
+from tiercel.index.pipelines import (
+    CALIBRATIONS,
+    PIPELINES,
+    check_pipeline_name,
+    keep_calibration,
+    name_pipeline,
+    read_calibrations,
+    read_pipelines,
+)
+
+
+def test_a_calibration_is_kept(tmp_path: Path) -> None:
+    assert read_calibrations(tmp_path) == {}
+    keep_calibration(tmp_path, "bm25", {"method": "platt", "values": [1.0, 2.0]})
+    keep_calibration(tmp_path, "dense", {"method": "platt", "values": [0.0, 0.0]})
+    assert read_calibrations(tmp_path)["bm25"] == {"method": "platt", "values": [1.0, 2.0]}
+    (tmp_path / CALIBRATIONS).write_text('{"bm25": 1}')
+    with pytest.raises(IndexStoreError, match=r"calibrations\.json: what is kept of pipelines cannot be read"):
+        read_calibrations(tmp_path)
 
 
 def test_named_and_found_again(tmp_path: Path) -> None:
@@ -21,7 +39,7 @@ def test_named_and_found_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{"])
 def test_a_file_of_another_form(tmp_path: Path, content: str) -> None:
     (tmp_path / PIPELINES).write_text(content)
-    with pytest.raises(IndexStoreError, match="the named pipelines cannot be read"):
+    with pytest.raises(IndexStoreError, match="what is kept of pipelines cannot be read"):
         read_pipelines(tmp_path)
 
 

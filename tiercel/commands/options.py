@@ -62,6 +62,10 @@ Budget = Annotated[
         help="Most milliseconds for a query: stages rerank as deep as there is time, and what they skip is told.",
     ),
 ]
+MinScore = Annotated[
+    float | None,
+    typer.Option(help="Only hits with at least this chance of relevance, as tiercel calibrate has fitted it."),
+]
 
 
 def check_budget(budget_ms: float | None, pipelines: Iterable[PipelineSpec]) -> None:

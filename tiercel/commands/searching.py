@@ -14,6 +14,7 @@ from tiercel.commands.options import (
     Budget,
     IndexPath,
     Long,
+    MinScore,
     ModelPrecision,
     Overlap,
     Pipeline,
@@ -55,6 +56,7 @@ def search(
     score: Score = "logit",
     precision: ModelPrecision = None,
     budget_ms: Budget = None,
+    min_score: MinScore = None,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -66,6 +68,7 @@ def search(
     reads or --long says; with --passages, the passage.
     """
     from tiercel import app
+    from tiercel.calibrating import cut_below
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
     from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
@@ -84,29 +87,24 @@ def search(
     asked = _queries(query, queries, fields, query_format)
     opened = app.open_index(index)
     (spec,) = named or [app.default_pipeline(opened)]
-    options = app.SearchOptions(
-        where=where,
-        passages=passages,
-        parameters=BM25(k1=k1, b=b, variant=variant),
-        reranking=reranking,
-        say=say,
-        budget_ms=budget_ms,
-    )
+    bm25 = BM25(k1=k1, b=b, variant=variant)
+    options = app.SearchOptions(where, passages, bm25, reranking, say, budget_ms)
+    cut = cut_below(index, spec, min_score, options)
     cascade = app.make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
     batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
     if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
         batches = counted(batches, len(asked), "searching", "queries")
-    rankings = (ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
+    rankings = cut(ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
     if run is not None:
         from tiercel.data.runs import write_run
 
         form = run_format or ("trec" if run == "-" else None)
-        write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
+        write_run(telling_empty(rankings, opened, where=where, least=min_score), run, format=form, tag=tag)
     elif as_json:
-        print_rankings_json(rankings, opened, where=where, facts_of=app.budget_facts(cascade))
+        print_rankings_json(rankings, opened, where=where, least=min_score, facts_of=app.budget_facts(cascade))
     else:
-        print_rankings(rankings, opened, several=query is None, where=where)
+        print_rankings(rankings, opened, several=query is None, where=where, least=min_score)
     for line in (*app.what_was_read(cascade), *app.what_was_skipped(cascade)):
         say(line)
 

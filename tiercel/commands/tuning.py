@@ -1,4 +1,4 @@
-"""The command that looks for a better pipeline."""
+"""Commands that learn from judgments: a better pipeline, and what its scores mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiercel.commands.options import (
     QueryIdField,
     QueryTextField,
 )
-from tiercel.config import Settings
+from tiercel.config import CalibrationMethod, Settings
 from tiercel.data.records import FieldNames
 from tiercel.errors import UsageError
 
@@ -89,3 +89,50 @@ def tune(
 def _keep(measures: tuple[Measure, ...]) -> int:
     """What the measures need; a hundred for those that look at all there is."""
     return max(10, *(measure.cutoff or 100 for measure in measures))
+
+
+def calibrate(
+    index: IndexPath,
+    queries: Annotated[str, typer.Option(help="File of queries; - for stdin.")],
+    qrels: Annotated[str, typer.Option(help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder.")],
+    split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
+    pipeline: Pipeline = "",
+    method: Annotated[
+        CalibrationMethod, typer.Option(help="A logistic curve, or steps, which want some thousand hits.")
+    ] = "platt",
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits per query that are looked at.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves that the queries are divided into.")] = 1,
+    query_format: QueryForm = None,
+    query_id_field: QueryIdField = None,
+    query_text_field: QueryTextField = None,
+    precision: ModelPrecision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit what chance of relevance a pipeline's scores stand for, so that search --min-score means something.
+
+    It is fitted on one half of the judged queries; the calibration error is that of the other half. A hit that is not
+    judged counts as not relevant.
+    """
+    from tiercel import app, calibrating
+    from tiercel.commands.options import check_reranking
+    from tiercel.data.qrels import read_qrels
+    from tiercel.data.queries import read_queries
+    from tiercel.evaluation.calibration import calibrate as fit
+    from tiercel.reranking import RerankOptions
+    from tiercel.screen import say
+    from tiercel.screen_tuning import print_calibrated
+
+    if queries == qrels == "-":
+        raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
+    named = [app.find_pipeline(index, pipeline)] if pipeline else []
+    reranking = RerankOptions(precision=precision)
+    check_reranking(reranking, named)
+    judgments = read_qrels(qrels, split=split)
+    asked = read_queries(queries, fields=FieldNames(id=query_id_field, text=query_text_field), format=query_format)
+    opened = app.open_index(index)
+    (spec,) = named or [app.default_pipeline(opened)]
+    options = app.SearchOptions(reranking=reranking, say=say)
+    cascade = app.make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
+    found = fit(cascade, asked, judgments, method=method, keep=k, seed=seed)
+    calibrating.keep(index, spec, found.calibration, options)
+    print_calibrated(found, str(spec), as_json=as_json)

@@ -6,22 +6,18 @@ anything was chosen on: the front and the winner are found on the training half 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tiercel.errors import InputError
+from tiercel.evaluation.halves import judged_halves
 from tiercel.evaluation.latency import Latency, measure_latency
-from tiercel.evaluation.measures import EvaluationResult, Measure, check_overlap, evaluate
+from tiercel.evaluation.measures import EvaluationResult, Measure, evaluate
 from tiercel.evaluation.report import QUERIES_PER_BATCH
 from tiercel.evaluation.significance import confidence_interval, paired_differences, paired_t_test
 from tiercel.evaluation.variants import OF_RECALL, OF_RERANKING, Propose
 from tiercel.protocols import Retriever
 from tiercel.retrieve.spec import PipelineSpec
-from tiercel.types import Qrels, Query, QueryId
-
-LEAST_QUERIES = 10
-"""Fewer judged queries than this cannot be halved and still say anything."""
+from tiercel.types import Qrels, Query
 
 TIMED_QUERIES = 50
 
@@ -117,9 +113,9 @@ def tune(
 ) -> Tuned:
     """Start from a pipeline, change one thing after the other, and keep what is best on the training half.
 
-    Raises InputError for less than LEAST_QUERIES judged queries.
+    Raises InputError for too few judged queries.
     """
-    training, held_out = _halves(queries, qrels, search.seed)
+    training, held_out = judged_halves(queries, qrels, search.seed)
     trials: dict[PipelineSpec, Trial] = {}
 
     def climb(start: PipelineSpec, steps: Sequence[Propose]) -> PipelineSpec:
@@ -158,20 +154,6 @@ def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
 
 def _itself(spec: PipelineSpec) -> Iterator[PipelineSpec]:
     yield spec
-
-
-def _halves(queries: Sequence[Query], qrels: Qrels, seed: int) -> tuple[list[Query], list[Query]]:
-    """The judged queries in two halves that follow from their ids and the seed, each in the order given."""
-    check_overlap([query.id for query in queries], [query_id for query_id, judgments in qrels.items() if judgments])
-    judged = [query for query in queries if qrels.get(query.id)]
-    if len(judged) < LEAST_QUERIES:
-        raise InputError(
-            f"{len(judged)} judged queries", expected=f"at least {LEAST_QUERIES}: half of them are held out"
-        )
-    ids = sorted(query.id for query in judged)
-    random.Random(seed).shuffle(ids)
-    chosen: set[QueryId] = set(ids[: len(ids) // 2])
-    return [q for q in judged if q.id in chosen], [q for q in judged if q.id not in chosen]
 
 
 def _tried(
