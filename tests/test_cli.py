@@ -398,7 +398,7 @@ def test_queries_that_nobody_judged_cannot_be_evaluated(built: Path, run: Run) -
         (["search", "idx", "river", "-p", "bm25,cross@3"], ["the stage cross without a model", "cross:MODEL"]),
         (["search", "idx", "river", "-p", "bm25@5,cross@10"], ["column 8", "at most @5", "cannot widen"]),
         (["search", "idx", "river", "-p", "bm25@"], ["column 6", "the end"]),
-        (["search", "idx", "river", "-p", "bm25:mine"], ["the leg bm25 with the model 'mine'"]),
+        (["search", "idx", "river", "-p", "bm25:mine"], ["the leg bm25:mine; expected bm25, or with its k1 and b"]),
         (["eval", "--run", "-", "--qrels", "-"], ["standard input (-) named twice"]),
         (["search", "idx", "river", "--b", "2"], ["b=2.0", "from 0 to 1"]),
         (["search", "idx", "river", "--k1", "-1"], ["k1=-1.0"]),

@@ -475,6 +475,35 @@ def test_options_of_rerank_stages(run: Run, refused: Refused, model: str, corpus
         assert part in refused(2, "eval", "x", "--queries", "q.tsv", "--qrels", "qrels.txt", *option)
 
 
+def test_a_budget_is_kept_to_and_what_is_skipped_is_told(
+    run: Run, refused: Refused, exported: str, corpus: str, place: Path
+) -> None:
+    assert run("index", "x", corpus, "--encoder", "none").code == 0
+    pipeline = ["-p", f"bm25@3,cross:{exported}@2"]
+    plain = run("search", "x", "falcon river", *pipeline, "--json")
+    ample = run("search", "x", "falcon river", *pipeline, "--json", "--budget-ms", "60000")
+    assert ample.json["hits"] == plain.json["hits"]
+    assert (ample.json["budget_ms"], ample.json["skipped"][0]["candidates"]) == (60_000, 0)
+    assert not {"budget_ms", "took_ms", "skipped"} & set(plain.json)
+    short = run("search", "x", "falcon river", *pipeline, "--json", "--budget-ms", "0.001")
+    recalled = run("search", "x", "falcon river", "-p", "bm25@3", "-k", "2", "--json")
+    assert [hit["doc_id"] for hit in short.json["hits"]] == [hit["doc_id"] for hit in recalled.json["hits"]]
+    assert short.json["skipped"][0]["candidates"] == 3
+    assert "budget of 0.001 ms: 1 of 1 queries took longer" in short.err
+    assert "0 candidates scored, 3 skipped for want of time" in short.err
+    (place / "q.tsv").write_text("q1\tfalcon river\n")
+    (place / "qrels.txt").write_text("q1 0 a 1\n")
+    asked = ("eval", "x", "--queries", "q.tsv", "--qrels", "qrels.txt")
+    measured = run(*asked, *pipeline, "--budget-ms", "0.001", "--json").json["pipelines"][pipeline[1]]["stages"]
+    assert [stage.get("skipped_per_query") for stage in measured] == [None, 3]
+    assert "skipped" not in run(*asked, *pipeline, "--json").out
+    for value in ("0", "-3", "nan", "inf"):
+        assert f"--budget-ms {value}" in refused(2, "search", "x", "falcon", *pipeline, "--budget-ms", value)
+    assert "with the pipeline bm25@3, which" in refused(2, "search", "x", "falcon", "-p", "bm25@3", "--budget-ms", "5")
+    assert "with the pipeline the default" in refused(2, *asked, "--budget-ms", "5")
+    assert "--budget-ms with --run" in refused(2, "eval", "--run", "r", "--qrels", "qrels.txt", "--budget-ms", "5")
+
+
 def test_models_lists_what_is_there(run: Run, model: str, made: Path) -> None:
     folder = run("export", model, "--family", "cross-encoder", "--precision", "int8").rows[2][1]
     listed = run("models", "--json").json["models"]

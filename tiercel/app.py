@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
@@ -14,6 +14,7 @@ from tiercel.reranking import STAGES, IndexTokens, RerankOptions, Workshop, make
 from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
 from tiercel.token_models import made_tokens, stored_token_model
+from tiercel.types import Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.index.bm25 import BM25
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from tiercel.retrieve.cascade import Cascade, RerankStep
 
 RECALL_LEGS = ("bm25", "dense")
+
+# What a budget's costs are first measured on: documents, and words of a query.
+_SAMPLED, _WORDS_OF_A_QUERY = 12, 8
 
 
 def _silent(line: str) -> None:
@@ -42,6 +46,7 @@ class SearchOptions:
         parameters: BM25's; None for the defaults.
         reranking: how the stages that rerank score; None for the defaults.
         say: is told in a line what takes time.
+        budget_ms: most milliseconds for a query; None for what it takes. See `tiercel.retrieve.budget`.
     """
 
     where: str = ""
@@ -49,6 +54,7 @@ class SearchOptions:
     parameters: BM25 | None = None
     reranking: RerankOptions | None = None
     say: Callable[[str], None] = _silent
+    budget_ms: float | None = None
 
 
 ANYTHING = SearchOptions()
@@ -66,6 +72,16 @@ def default_pipeline(index: Index) -> PipelineSpec:
     settings = index.manifest.settings
     stages = ["bm25+dense" if settings.encoder else "bm25", *(["minmax:late"] if settings.tokens else [])]
     return parse(",".join(stages))
+
+
+def find_pipeline(index: Path, text: str) -> PipelineSpec:
+    """The pipeline that the index at this path calls so, or else the one that the string spells.
+
+    Raises UsageError for a string that spells none, and IndexStoreError for named ones that cannot be read.
+    """
+    from tiercel.index.pipelines import read_pipelines
+
+    return parse(read_pipelines(index).get(text, text))
 
 
 def make_pipeline(
@@ -110,13 +126,29 @@ def wire(models: Models, specs: Sequence[PipelineSpec], *, options: SearchOption
         (name, model): models.reranker(name, model)
         for name, model in sorted({(stage.name, stage.model) for spec in specs for stage in spec.reranks})
     }
-    pipelines = []
+    pipelines: list[Cascade] = []
     for spec in specs:
         legs = [FusionLeg(_leg_name(leg), retrievers[leg.name, leg.model], leg.weight) for leg in spec.recall.legs]
         recall = Fusion(legs, method=spec.recall.fusion, name=str(spec.recall))
         steps = [_step(stage, rerankers[stage.name, stage.model], matched=models.matched) for stage in spec.reranks]
-        pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
+        if options.budget_ms is None:
+            pipelines.append(Cascade(recall, steps, index, recall_keep=spec.recall.keep))
+        else:
+            pipelines.append(_budgeted(recall, steps, index, spec, options.budget_ms))
     return pipelines
+
+
+def _budgeted(
+    recall: Retriever, steps: Sequence[RerankStep], index: Index, spec: PipelineSpec, budget_ms: float
+) -> Cascade:
+    """The cascade that keeps to a budget, once it has measured what its stages cost."""
+    from tiercel.retrieve.budget import BudgetedCascade
+
+    made = BudgetedCascade(recall, steps, index, budget=budget_ms / 1000, recall_keep=spec.recall.keep)
+    sample = index.get([doc_id for view in index.views for doc_id in view.some_ids(_SAMPLED)][:_SAMPLED])
+    if sample:
+        made.fit(Query(QueryId(""), " ".join(sample[0].full_text.split()[:_WORDS_OF_A_QUERY])), sample)
+    return made
 
 
 def what_was_read(pipeline: Cascade) -> Iterator[str]:
@@ -124,6 +156,20 @@ def what_was_read(pipeline: Cascade) -> Iterator[str]:
     for step in pipeline.steps:
         if read := told(step.reranker):
             yield f"{step.name}: {read}"
+
+
+def what_was_skipped(pipeline: Cascade) -> list[str]:
+    """In words, how a pipeline has kept to its budget and what it skipped; nothing where it has none."""
+    from tiercel.retrieve.budget import BudgetedCascade
+
+    return pipeline.told() if isinstance(pipeline, BudgetedCascade) else []
+
+
+def budget_facts(pipeline: Cascade) -> Callable[[QueryId], Mapping[str, Any]]:
+    """What a pipeline with a budget tells of a query that it has answered; of one without there is nothing to tell."""
+    from tiercel.retrieve.budget import BudgetedCascade
+
+    return pipeline.facts if isinstance(pipeline, BudgetedCascade) else lambda query_id: {}
 
 
 def why_empty(index: Index, text: str, where: str = "") -> str:
@@ -263,12 +309,12 @@ def _reads(reranker: Reranker) -> bool:
 def _retriever(models: Models, views: Sequence[View], name: str, model: str, *, options: SearchOptions) -> Retriever:
     threads = models.settings.threads
     if name == "bm25":
-        if model:
-            raise UsageError(f"the leg bm25 with the model {model!r}", expected="bm25, which runs no model")
-        from tiercel.index.lexical import LexicalRetriever
+        from tiercel.index.bm25 import BM25
+        from tiercel.index.lexical import LexicalRetriever, parameters_of
 
+        parameters = parameters_of(model, options.parameters or BM25())
         return LexicalRetriever(
-            views, models.index.analyzer, parameters=options.parameters, passages=options.passages, threads=threads
+            views, models.index.analyzer, parameters=parameters, passages=options.passages, threads=threads
         )
     from tiercel.index.dense import DenseRetriever
 

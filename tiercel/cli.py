@@ -17,10 +17,12 @@ from tiercel.commands.explaining import explain
 from tiercel.commands.fusing import fuse
 from tiercel.commands.indexing import compact, delete, index, info, verify
 from tiercel.commands.models import demo, doctor, export, models
+from tiercel.commands.probing import bench, probe
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
 from tiercel.commands.serving import mcp, serve
 from tiercel.commands.training import mine, train
+from tiercel.commands.tuning import calibrate, tune
 from tiercel.errors import IndexStoreError, TiercelError
 
 
@@ -58,6 +60,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "compare": compare,
     "fuse": fuse,
+    "probe": probe,
+    "tune": tune,
+    "calibrate": calibrate,
+    "bench": bench,
     "rerank": rerank,
     "mine": mine,
     "train": train,

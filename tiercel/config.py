@@ -28,6 +28,9 @@ LongStrategy: TypeAlias = Literal["match", "first", "max", "sum", "top3", "extra
 ScoreKind: TypeAlias = Literal["logit", "sigmoid"]
 """What a cross-encoder gives: its own number, of any size, or that brought between 0 and 1."""
 
+CalibrationMethod: TypeAlias = Literal["platt", "isotonic"]
+"""What is fitted to scores to make chances of them: see `tiercel.evaluation.calibration`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

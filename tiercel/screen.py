@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tiercel.indexing import Deleted
     from tiercel.models.bench import BenchReport
     from tiercel.models.zoo import KnownModel
-    from tiercel.types import DocId, Document, Hit, Ranking
+    from tiercel.types import DocId, Document, Hit, QueryId, Ranking
 
 _T = TypeVar("_T")
 _SNIPPET = 160
@@ -92,11 +92,13 @@ def counted(batches: Iterable[list[_T]], total: int, what: str, unit: str) -> It
             progress(done)
 
 
-def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, where: str = "") -> None:
+def print_rankings(
+    rankings: Iterable[Ranking], index: Index, *, several: bool, where: str = "", least: float | None = None
+) -> None:
     """One table per query on a terminal; else lines of query id (if several), rank, score, id, title."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
+            _say_empty(ranking, index, where, least)
             continue
         documents = index.get(ranking.doc_ids)
         if not sys.stdout.isatty():
@@ -121,15 +123,23 @@ def print_rankings(rankings: Iterable[Ranking], index: Index, *, several: bool, 
         _stdout().print(table)
 
 
-def print_rankings_json(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> None:
+def print_rankings_json(
+    rankings: Iterable[Ranking],
+    index: Index,
+    *,
+    where: str = "",
+    least: float | None = None,
+    facts_of: Callable[[QueryId], Mapping[str, Any]] = lambda query_id: {},
+) -> None:
     """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text).
 
-    Where documents are cut into passages a hit also has its span, and the text is that of the passage.
+    Where documents are cut into passages a hit also has its span, and the text is that of the passage. `facts_of` is
+    what else there is to tell of a query.
     """
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
-        _print_ranking_json(ranking, index.get(ranking.doc_ids), {})
+            _say_empty(ranking, index, where, least)
+        _print_ranking_json(ranking, index.get(ranking.doc_ids), {}, facts_of(ranking.query.id))
 
 
 def print_reranked(rankings: Iterable[tuple[Ranking, Candidates]]) -> None:
@@ -137,11 +147,14 @@ def print_reranked(rankings: Iterable[tuple[Ranking, Candidates]]) -> None:
     for ranking, candidates in rankings:
         documents = {document.id: document for document in candidates.group.documents}
         scores = dict(zip(documents, candidates.scores, strict=True))
-        _print_ranking_json(ranking, [documents[doc_id] for doc_id in ranking.doc_ids], scores)
+        _print_ranking_json(ranking, [documents[doc_id] for doc_id in ranking.doc_ids], scores, {})
 
 
 def _print_ranking_json(
-    ranking: Ranking, documents: Sequence[Document], retrieved: Mapping[DocId, float | None]
+    ranking: Ranking,
+    documents: Sequence[Document],
+    retrieved: Mapping[DocId, float | None],
+    facts: Mapping[str, Any],
 ) -> None:
     hits = []
     for rank, (hit, document) in enumerate(zip(ranking.hits, documents, strict=True), start=1):
@@ -155,14 +168,16 @@ def _print_ranking_json(
             record["metadata"] = dict(document.metadata)
         hits.append(record)
     line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
-    print_json({**line, "stage": ranking.stage, "hits": hits}, indent=False)
+    print_json({**line, "stage": ranking.stage, **facts, "hits": hits}, indent=False)
 
 
-def telling_empty(rankings: Iterable[Ranking], index: Index, *, where: str = "") -> Iterator[Ranking]:
+def telling_empty(
+    rankings: Iterable[Ranking], index: Index, *, where: str = "", least: float | None = None
+) -> Iterator[Ranking]:
     """The rankings again; of an empty one, which has no line in a run, it is said why it is empty."""
     for ranking in rankings:
         if not ranking.hits:
-            _say_empty(ranking, index, where)
+            _say_empty(ranking, index, where, least)
         yield ranking
 
 
@@ -424,13 +439,15 @@ def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
     print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
-def _say_empty(ranking: Ranking, index: Index, where: str) -> None:
+def _say_empty(ranking: Ranking, index: Index, where: str, least: float | None) -> None:
+    """`least`: the chance of relevance below which hits have been left out."""
     from tiercel.app import why_empty
     from tiercel.data.records import excerpt
 
     query = ranking.query
     asked = excerpt(query.text) if query.text.strip() else f"query {excerpt(query.id)}"
-    say(f"no result for {asked}: {why_empty(index, query.text, where)}")
+    why = why_empty(index, query.text, where) if least is None else f"no hit has a chance of {least:g} to be relevant"
+    say(f"no result for {asked}: {why}")
 
 
 def _matched(document: Document, hit: Hit) -> str:

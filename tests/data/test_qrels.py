@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.qrels import read_qrels
+from tiercel.data.qrels import read_qrels, write_qrels
 from tiercel.errors import InputError, TiercelError, UsageError
+from tiercel.types import DocId, QueryId
 
 BEIR_HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -150,3 +151,15 @@ def test_a_real_collection(scifact: Path) -> None:
     assert len(qrels) == 300
     assert sum(map(len, qrels.values())) == 339
     assert len(read_qrels(scifact, split="train")) == 809
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    qrels = {QueryId("q 1"): {DocId("d1"): 2, DocId("d 2"): 0}, QueryId("q2"): {DocId("d1"): 1}}
+    write_qrels(qrels, tmp_path / "r.tsv")
+    assert read_qrels(tmp_path / "r.tsv") == qrels
+
+
+def test_an_id_that_would_break_a_line_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the id 'a\\tb'"):
+        write_qrels({QueryId("q1"): {DocId("a\tb"): 1}}, tmp_path / "r.tsv")
+    assert not (tmp_path / "r.tsv").exists()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.queries import QUERY_FORMATS, read_queries
+from tiercel.data.queries import QUERY_FORMATS, read_queries, write_queries
 from tiercel.data.records import FieldNames
 from tiercel.errors import InputError, TiercelError, UsageError
 from tiercel.types import Query, QueryId
@@ -160,3 +160,9 @@ def test_a_real_collection(scifact: Path) -> None:
     queries = read_queries(scifact)
     assert len(queries) == 1109
     assert queries[0] == query("0", "0-dimensional biomaterials lack inductive properties.")
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    queries = [Query(QueryId("q 1"), 'with "quotes",\ttabs\nand ends'), Query(QueryId("q2"), "隼")]
+    write_queries(queries, tmp_path / "q.jsonl.gz")
+    assert read_queries(tmp_path / "q.jsonl.gz") == queries

@@ -12,6 +12,7 @@ from tiercel.commands.options import (
     K1,
     AsJson,
     B,
+    Budget,
     HtmlFile,
     Long,
     Measures,
@@ -22,6 +23,7 @@ from tiercel.commands.options import (
     QueryTextField,
     Score,
     Variant,
+    check_budget,
     check_reranking,
 )
 from tiercel.config import Settings
@@ -66,6 +68,7 @@ def evaluate(
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
+    budget_ms: Budget = None,
     as_json: AsJson = False,
     html: HtmlFile = None,
     k1: K1 = 0.9,
@@ -76,9 +79,9 @@ def evaluate(
 
     MS MARCO dev small and TREC DL, told by the name of the judgments, are measured as is usual for them.
     """
+    from tiercel.app import SearchOptions, find_pipeline
     from tiercel.evaluation.measures import parse_measures
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
 
     parse_measures(measures or DEFAULT_MEASURES)
     if bool(runs) == (index is not None):
@@ -90,8 +93,9 @@ def evaluate(
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
-    named = [parse(text) for text in pipelines or ()]
+    named = [find_pipeline(index, text) for text in pipelines or () if index]
     check_reranking(reranking, named)
+    check_budget(budget_ms, named)
     _check_files([*(queries or ()), *qrels, *(runs or ())], html, as_json=as_json)
     judgments = [JudgedSet.read(source, measures or (), split=split) for source in qrels]
     if index is None:
@@ -104,14 +108,14 @@ def evaluate(
             f"{len(queries)} files of queries and {len(qrels)} of judgments",
             expected="as many of one as of the other: --queries Q1 --qrels R1 --queries Q2 --qrels R2",
         )
-    from tiercel.app import SearchOptions
     from tiercel.data.queries import read_queries
     from tiercel.index.bm25 import BM25
     from tiercel.screen import say
 
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = [read_queries(source, fields=fields, format=query_format) for source in queries]
-    options = SearchOptions(parameters=BM25(k1=k1, b=b, variant=variant), reranking=reranking, say=say)
+    bm25 = BM25(k1=k1, b=b, variant=variant)
+    options = SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
     sets = list(zip(judgments, asked, strict=True))
     _evaluate_pipelines(index, named, sets, options, k, html, as_json=as_json)
 
@@ -163,7 +167,7 @@ def _evaluate_pipelines(
     as_json: bool,
 ) -> None:
     """Every pipeline, else every leg of the index, on every set."""
-    from tiercel.app import default_pipeline, make_pipelines, open_index, what_was_read
+    from tiercel.app import default_pipeline, make_pipelines, open_index, what_was_read, what_was_skipped
     from tiercel.evaluation.report import SetReport, evaluate_pipeline
     from tiercel.screen import index_note, print_set_reports
 
@@ -187,6 +191,9 @@ def _evaluate_pipelines(
         write_page(html, report_page(reports, [index_note(index)]))
     if html != "-":
         print_set_reports(reports, index, as_json=as_json)
+    for spec, cascade in zip(specs, cascades, strict=True):
+        for line in what_was_skipped(cascade):
+            options.say(f"{spec}: {line}")
     for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
         options.say(f"{line} (over all pipelines, with the queries that were timed)")
 

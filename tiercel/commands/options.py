@@ -32,7 +32,8 @@ Pipeline = Annotated[
     typer.Option(
         "--pipeline",
         "-p",
-        help="Stages, as in bm25+dense@100. Default: every leg the index has, and late where it keeps token vectors.",
+        help="Stages, as in bm25+dense@100, or a name that the index has for some. Default: every leg the index has, "
+        "and late where it keeps token vectors.",
     ),
 ]
 K1 = Annotated[float, typer.Option(help="BM25 k1.")]
@@ -63,6 +64,32 @@ ModelPrecision = Annotated[
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", "-m", help="As ir_measures spells them; repeat for more.")
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-ms",
+        help="Most milliseconds for a query: stages rerank as deep as there is time, and what they skip is told.",
+    ),
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option(help="Only hits with at least this chance of relevance, as tiercel calibrate has fitted it."),
+]
+
+
+def check_budget(budget_ms: float | None, pipelines: Iterable[PipelineSpec]) -> None:
+    """Raise UsageError for a budget that is no time, or that a pipeline has nothing to spend on."""
+    if budget_ms is None:
+        return
+    if not 0 < budget_ms < float("inf"):
+        raise UsageError(f"--budget-ms {budget_ms:g}", expected="a number above 0")
+    specs = list(pipelines)
+    without = next((str(spec) for spec in specs if not spec.reranks), "" if specs else "the default")
+    if without:
+        raise UsageError(
+            f"--budget-ms with the pipeline {without}, which does not rerank",
+            expected="a stage to plan for, such as cross:MODEL in --pipeline",
+        )
 
 
 def single_query(text: str) -> Query:

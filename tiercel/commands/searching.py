@@ -11,8 +11,10 @@ from tiercel.commands.options import (
     K1,
     AsJson,
     B,
+    Budget,
     IndexPath,
     Long,
+    MinScore,
     ModelPrecision,
     Overlap,
     Pipeline,
@@ -22,6 +24,7 @@ from tiercel.commands.options import (
     Score,
     Variant,
     Where,
+    check_budget,
     check_reranking,
     single_query,
 )
@@ -53,6 +56,8 @@ def search(
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
+    budget_ms: Budget = None,
+    min_score: MinScore = None,
     tag: Annotated[str, typer.Option(help="Name of the run in a TREC file.")] = "tiercel",
     k1: K1 = 0.9,
     b: B = 0.4,
@@ -63,10 +68,10 @@ def search(
     A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text: of a document that is cut into passages
     the one that matched, of others as far as the model reads, unless --long says otherwise.
     """
-    from tiercel.app import SearchOptions, default_pipeline, make_pipeline, open_index, what_was_read
+    from tiercel import app
+    from tiercel.calibrating import cut_below
     from tiercel.index.bm25 import BM25
     from tiercel.reranking import RerankOptions
-    from tiercel.retrieve.spec import parse
     from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
 
     if run is not None and as_json:
@@ -75,36 +80,33 @@ def search(
         raise UsageError("--run-format without --run", expected="a run for it to be the form of")
     if run is not None and passages:
         raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
-    named = [parse(pipeline)] if pipeline else []
+    named = [app.find_pipeline(index, pipeline)] if pipeline else []
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     check_reranking(reranking, named)
+    check_budget(budget_ms, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
-    opened = open_index(index)
-    (spec,) = named or [default_pipeline(opened)]
-    options = SearchOptions(
-        where=where,
-        passages=passages,
-        parameters=BM25(k1=k1, b=b, variant=variant),
-        reranking=reranking,
-        say=say,
-    )
-    cascade = make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
+    opened = app.open_index(index)
+    (spec,) = named or [app.default_pipeline(opened)]
+    bm25 = BM25(k1=k1, b=b, variant=variant)
+    options = app.SearchOptions(where, passages, bm25, reranking, say, budget_ms)
+    cut = cut_below(index, spec, min_score, options)
+    cascade = app.make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     keep = k or (1000 if run else 10)
     batches: Iterable[list[Query]] = (asked[i : i + 64] for i in range(0, len(asked), 64))
     if run not in (None, "-"):  # results on the screen are their own sign of progress, and a line would cut into them
         batches = counted(batches, len(asked), "searching", "queries")
-    rankings = (ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
+    rankings = cut(ranking for batch in batches for ranking in cascade.retrieve(batch, keep=keep))
     if run is not None:
         from tiercel.data.runs import write_run
 
         form = run_format or ("trec" if run == "-" else None)
-        write_run(telling_empty(rankings, opened, where=where), run, format=form, tag=tag)
+        write_run(telling_empty(rankings, opened, where=where, least=min_score), run, format=form, tag=tag)
     elif as_json:
-        print_rankings_json(rankings, opened, where=where)
+        print_rankings_json(rankings, opened, where=where, least=min_score, facts_of=app.budget_facts(cascade))
     else:
-        print_rankings(rankings, opened, several=query is None, where=where)
-    for line in what_was_read(cascade):
+        print_rankings(rankings, opened, several=query is None, where=where, least=min_score)
+    for line in (*app.what_was_read(cascade), *app.what_was_skipped(cascade)):
         say(line)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from tiercel.data.files import Source, check_source, decode_lines, is_stdio, read_byte_lines, source_name
+from tiercel.data.files import Source, check_source, decode_lines, is_stdio, read_byte_lines, source_name, write_text
 from tiercel.data.records import blank_rows, checked_id, columns, excerpt, line_of, located, peeked, tab_rows
 from tiercel.errors import InputError, UsageError
 from tiercel.types import DocId, Qrels, QueryId
@@ -44,6 +44,19 @@ def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
         path = source
     name = source_name(path)
     return _collected(_judgments(path, name), name)
+
+
+def write_qrels(qrels: Qrels, target: Source) -> None:
+    """Write judgments in BEIR's form, in their order. Raises InputError for an id with a tab or a line end in it."""
+    with write_text(target) as stream:
+        stream.write("\t".join(_BEIR_HEADER) + "\n")
+        for query_id, judgments in qrels.items():
+            for doc_id, grade in judgments.items():
+                if broken := next((name for name in (query_id, doc_id) if set(name) & set("\t\n\r")), ""):
+                    raise InputError(
+                        f"the id {excerpt(broken)}", expected="no tab or line end in an id of a qrels file"
+                    )
+                stream.write(f"{query_id}\t{doc_id}\t{grade}\n")
 
 
 def _split_file(folder: Path, split: str | None) -> Path:

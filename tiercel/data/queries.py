@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -14,6 +15,7 @@ from tiercel.data.files import (
     is_stdio,
     read_byte_lines,
     source_name,
+    write_text,
 )
 from tiercel.data.records import (
     USUAL_NAMES,
@@ -74,6 +76,12 @@ def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: Qu
     first, lines = peeked(read_byte_lines(path))
     form = format or _form_of(path, first)
     return each_query_once(_READERS[form](lines, name, fields), lambda query: query.id, name)
+
+
+def write_queries(queries: Iterable[Query], target: Source) -> None:
+    """Write queries as JSONL that `read_queries` reads; their history is not kept."""
+    with write_text(target) as stream:
+        stream.writelines(f"{json.dumps({'_id': query.id, 'text': query.text})}\n" for query in queries)
 
 
 def _form_of(source: Source, first_line: bytes) -> QueryFormat:

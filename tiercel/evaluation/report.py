@@ -38,6 +38,7 @@ class StageRow:
         run: how many queries were run.
         latency: of this stage alone, single queries; None when it was not measured.
         read: what it read for the queries that were run.
+        skipped_per_query: mean number of candidates that it did not score, for want of time.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class StageRow:
     run: int
     latency: Latency | None = None
     read: ReadCount = NOTHING_COUNTED
+    skipped_per_query: float = 0.0
 
     @property
     def queries_per_second(self) -> float | None:
@@ -55,7 +57,7 @@ class StageRow:
         return self.run / self.seconds if self.seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the stage, the mean of every measure by its name, its ceiling, and what it cost."""
+        """Plain values: the stage, the mean of every measure by its name, its ceiling, what it cost and skipped."""
         return {
             "stage": self.stage,
             "measures": dict(self.result.means),
@@ -66,6 +68,7 @@ class StageRow:
             "latency": None if self.latency is None else asdict(self.latency),
             "tokens": self.read.tokens,
             "truncated": self.read.truncated,
+            **({"skipped_per_query": self.skipped_per_query} if self.skipped_per_query else {}),
         }
 
 
@@ -223,6 +226,7 @@ class _StageColumn:
     name: str
     rankings: list[Ranking]
     seconds: float
+    skipped: int
 
 
 def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int) -> list[_StageColumn]:
@@ -236,6 +240,7 @@ def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: in
             rankings=[trace.stages[position].ranking for batch in batches for trace in batch],
             # Every trace of a batch carries the batch's seconds.
             seconds=sum(batch[0].stages[position].seconds for batch in batches),
+            skipped=sum(trace.stages[position].skipped for batch in batches for trace in batch),
         )
         for position, stage in enumerate(batches[0][0].stages)
     ]
@@ -258,6 +263,7 @@ def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> 
         seconds=column.seconds,
         ceiling=result.means[ceiling.name],
         run=len(sizes),
+        skipped_per_query=column.skipped / len(sizes),
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.errors import UsageError
 from tiercel.index.analysis import Analyzer
 from tiercel.index.bm25 import BM25, CollectionStatistics, QueryBatch, okapi_idf, term_idf, term_weights, top_k
 from tiercel.index.explained import frequencies, rows_of, term_marks
@@ -22,6 +25,7 @@ from tiercel.types import Document, Query, Ranking
 
 STAGE = "bm25"
 _MOST_QUERIES_PER_TASK = 64
+_PARAMETER = re.compile(r"(?P<name>k1|b)=(?P<value>[0-9]+(\.[0-9]+)?)")
 
 TermWeights: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weight and constant of each term; see `bm25.term_weights`."""
@@ -75,7 +79,7 @@ class LexicalRetriever:
         threads: int = 1,
     ) -> None:
         self._views = views
-        self._analyzer = analyzer
+        self.analyzer = analyzer
         self.parameters = parameters or BM25()
         self._passages = passages
         self._threads = threads
@@ -83,7 +87,7 @@ class LexicalRetriever:
 
     def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
         """One Ranking per query. A query without a term of the collection gets an empty one."""
-        analyzed = analyze_queries(self._analyzer, [query.text for query in queries])
+        analyzed = analyze_queries(self.analyzer, [query.text for query in queries])
         weights = self.weigh(analyzed.terms)
         found = []
         for view in self._views:
@@ -126,7 +130,7 @@ class LexicalRetriever:
 
     def explain(self, query: Query, document: Document) -> TermParts | None:
         """The terms of the query in the document's best row; None where the query has no term of the collection."""
-        analyzed = analyze_queries(self._analyzer, [query.text])
+        analyzed = analyze_queries(self.analyzer, [query.text])
         found = self._document_frequencies(analyzed.terms)[analyzed.numbers]
         names = [analyzed.terms[number].decode() for number in analyzed.numbers]
         if not found.any():
@@ -145,7 +149,7 @@ class LexicalRetriever:
         base, slope = self.parameters.norm(self._statistics.mean_length)
         length = int(lengths[best, 0])
         read = view.segment.reads(document)[best]
-        marks = term_marks(self._analyzer, read.text, {term.term: term.part for term in terms if term.frequency})
+        marks = term_marks(self.analyzer, read.text, {term.term: term.part for term in terms if term.frequency})
         return TermParts(read, tuple(terms), length, self._statistics.mean_length, base + slope * length, marks)
 
     def _document_frequencies(self, terms: Sequence[bytes]) -> NDArray[np.int64]:
@@ -169,6 +173,20 @@ class LexicalRetriever:
         needs_idf = self.parameters.variant == "rank-bm25-okapi" and rows
         mean_idf = _mean_idf(self._views, rows) if needs_idf else 0.0
         return CollectionStatistics(rows, terms / rows if rows else 0.0, mean_idf)
+
+
+def parameters_of(text: str, usual: BM25) -> BM25:
+    """BM25's parameters as a pipeline string says them of its leg, `k1=1.2:b=0.6`; those not said are the usual ones.
+
+    Raises UsageError for anything else, and for a value that cannot be meant.
+    """
+    said: dict[str, float] = {}
+    for part in text.split(":") if text else ():
+        found = _PARAMETER.fullmatch(part)
+        if found is None or found["name"] in said:
+            raise UsageError(f"the leg bm25:{text}", expected="bm25, or with its k1 and b, as in bm25:k1=1.2:b=0.6")
+        said[found["name"]] = float(found["value"])
+    return replace(usual, **said)  # type: ignore[arg-type]
 
 
 def analyze_queries(analyzer: Analyzer, texts: Sequence[str]) -> AnalyzedQueries:

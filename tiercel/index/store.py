@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.analysis import Analyzer, analyzer
@@ -72,6 +74,12 @@ class Index:
     def get(self, ids: Sequence[DocId]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
         return [self._document(doc_id) for doc_id in ids]
+
+    def sorted_ids(self) -> Any:
+        """The ids of all documents that count, ascending: an Arrow array of strings. Segments do not show in it."""
+        parts = [batch.column(0) for view in self.views for batch in view.segment.documents.batches(view.live)]
+        ids = pa.chunked_array(parts, pa.string())
+        return ids.take(pc.sort_indices(ids))
 
     def missing(self, ids: Sequence[DocId]) -> list[DocId]:
         """Those of the ids that no document has, in the same order."""

@@ -40,9 +40,16 @@ class RerankStep:
     matched: bool = False
 
     def fuse(self, before: Ranking, alone: Ranking, *, keep: int) -> Ranking:
-        """The reranker's own order of all candidates, fused with the one that they came in; or that order itself."""
+        """The reranker's own order of the first candidates, commonly all, fused with the one that all came in.
+
+        Without a fusion it is that order itself, and those that were not scored stay below in theirs.
+        """
         if self.fusion is None:
-            return replace(alone, hits=alone.hits[:keep])
+            hits = alone.hits[:keep]
+            lowest = min((hit.score for hit in alone.hits), default=0.0)
+            rest = before.hits[len(alone.hits) : len(alone.hits) + keep - len(hits)]
+            below = tuple(hit._replace(score=lowest - place) for place, hit in enumerate(rest, 1))
+            return replace(alone, hits=hits + below)
         return fuse_lists(self.fusion, [before, alone], keep=keep, weights=self._weights, stage=self.name)
 
     def explain(self, before: Ranking, alone: Ranking, doc_id: DocId) -> tuple[FusedPart, ...]:
@@ -146,7 +153,18 @@ def rerank(
 ) -> list[Ranking]:
     """All candidates of each Ranking by the reranker's own scores; `documents` has them where the step reads.
 
-    Raises ModelError for scores that do not fit the candidates or are not finite.
+    Raises as `score_candidates`.
+    """
+    scores = score_candidates(step, rankings, documents)
+    return [own_order(step, before, of_hits) for before, of_hits in zip(rankings, scores, strict=True)]
+
+
+def score_candidates(
+    step: RerankStep, rankings: Sequence[Ranking], documents: Mapping[DocId, Document] | None
+) -> list[list[float]]:
+    """The step's scores of each Ranking's hits, in their order; `documents` holds those that a step that reads reads.
+
+    Raises ModelError, naming the step, for scores that do not fit the candidates or are not finite.
     """
     groups = [_group(ranking, documents if step.reads else None, matched=step.matched) for ranking in rankings]
     scores = step.reranker.score(groups)
@@ -156,10 +174,7 @@ def rerank(
             expected=f"{len(groups)}, one per query",
             where=f"stage {step.name!r}",
         )
-    return [
-        _reranked(step, before, _checked(step.name, before, array))
-        for before, array in zip(rankings, scores, strict=True)
-    ]
+    return [_checked(step.name, before, array) for before, array in zip(rankings, scores, strict=True)]
 
 
 def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None, *, matched: bool) -> CandidateGroup:
@@ -180,14 +195,16 @@ def _candidate(hit: Hit, document: Document, *, cut: bool) -> Document:
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def _reranked(step: RerankStep, before: Ranking, scores: Sequence[float]) -> Ranking:
+def own_order(step: RerankStep, before: Ranking, scores: Sequence[float]) -> Ranking:
+    """The hits by the step's `scores`, which are those of the first of them, commonly of all."""
+    scored = before.hits[: len(scores)]
     return Ranking.from_scores(
         before.query,
-        before.doc_ids,
+        [hit.doc_id for hit in scored],
         scores,
         stage=step.name,
-        keep=len(before.hits),
-        spans=[hit.span for hit in before.hits],
+        keep=max(1, len(scored)),
+        spans=[hit.span for hit in scored],
         passages=before.passages,
     )
 

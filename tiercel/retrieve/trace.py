@@ -13,11 +13,17 @@ from tiercel.types import Query, Ranking
 
 @dataclass(frozen=True, slots=True)
 class StageTrace:
-    """One query after one stage. `seconds` is what the stage took for the whole batch the query was part of."""
+    """One query after one stage.
+
+    Attributes:
+        seconds: what the stage took for the whole batch the query was part of.
+        skipped: candidates that a stage which reranks did not score, for want of time.
+    """
 
     name: str
     ranking: Ranking
     seconds: float
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
