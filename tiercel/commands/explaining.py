@@ -42,7 +42,7 @@ def explain(
     as_json: AsJson = False,
     html: HtmlFile = None,
     where: Where = "",
-    long: Long = "first",
+    long: Long = "match",
     overlap: Overlap = 0,
     score: Score = "logit",
     precision: ModelPrecision = None,
