@@ -49,12 +49,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+FAMILIES = {
+    "cross": ("cross-encoder", ["layers=1", "residual=bm25"]),
+    "bi": ("encoder", ["distil=kl"]),
+    "late": ("late-interaction", ["dimension=8", "distil=margin-mse", "frozen=false"]),
+    "distil": ("encoder", ["head=concat", "label=bce"]),
+}
+
+
 def test_every_family_is_trained_with_a_dev_measure_and_exported(place: Path, run: Run, data: list[str]) -> None:
     make_cross_encoder(place / "cross-source")
-    families = {"cross": "cross-encoder", "bi": "encoder", "late": "late-interaction", "distil": "encoder"}
-    for family, exported_as in families.items():
+    for family, (exported_as, chosen) in FAMILIES.items():
         source = "cross-source" if family == "cross" else "encoder"
-        more = ["--set", "dimension=8"] if family == "late" else []
+        more = [f"--set={setting}" for setting in chosen]
         outcome = run("train", family, source, family, *data, *more, "--dev", "groups.jsonl")
         assert outcome.code == 0, outcome
         assert f"{family}: 4 steps; dev nDCG@10 " in outcome.err
