@@ -9,6 +9,7 @@ from tests.conftest import python
 HEAVY = [
     "numpy", "pyarrow", "faiss", "onnxruntime", "onnx", "numba", "tokenizers", "torch", "transformers",
     "sentence_transformers", "huggingface_hub", "ir_measures", "bs4", "rich", "Stemmer", "filelock",
+    "fastapi", "uvicorn", "mcp",
 ]  # fmt: skip
 
 _NEW_MODULES = """

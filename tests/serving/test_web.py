@@ -48,8 +48,8 @@ class Server:
         assert "serving at http://127.0.0.1:" in line, line + self.process.stderr.read()
         self.url = line.split(" at ")[1].strip()
         self.port = int(self.url.rpartition(":")[2])
-        self.http = httpx2.Client(base_url=self.url, timeout=30, headers={"Authorization": f"Bearer {KEY}"})
-        for _ in range(600):
+        self.http = httpx2.Client(base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {KEY}"})
+        for _ in range(2400):
             if self.http.get("/ready").status_code == 200:
                 return
             assert self.process.poll() is None
@@ -101,7 +101,7 @@ def server(shared_models: Models, dense_index: Path, tmp_path_factory: pytest.Te
     """One for all tests that change nothing of it."""
     served = Server(
         shared_models.cache, str(dense_index), "--reranker", shared_models.cross, "--encoder", shared_models.encoder,
-        "--max-body", "2", TIERCEL_SERVE_KEY=f"{KEY} another",
+        "--max-body", "2", "--timeout", "120", TIERCEL_SERVE_KEY=f"{KEY} another",
     )  # fmt: skip
     yield served
     assert served.stop() in (0, -signal.SIGTERM)
@@ -342,11 +342,11 @@ def test_a_slow_caller_is_let_go(start: Start, dense_index: Path) -> None:
 
 
 def test_a_full_queue_turns_callers_away_and_the_server_goes_on(start: Start, shared_models: Models) -> None:
-    served = start("--reranker", shared_models.cross, "--queue", "1")
+    served = start("--reranker", shared_models.cross, "--queue", "1", "--timeout", "120")
     texts = ["the falcon hunts in winter and nobody swims in the deep river"] * 1500
 
     async def ask() -> list[httpx2.Response]:
-        async with httpx2.AsyncClient(base_url=served.url, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=served.url, timeout=120) as client:
             body = {"query": "falcon", "documents": texts}
             return list(await asyncio.gather(*(client.post("/rerank", json=body) for _ in range(6))))
 
@@ -387,7 +387,7 @@ def test_changes_are_answered_at_once_and_those_of_others_soon(
 
 
 def test_what_is_under_way_is_finished_before_it_stops(start: Start, shared_models: Models) -> None:
-    served = start("--reranker", shared_models.cross)
+    served = start("--reranker", shared_models.cross, "--timeout", "120")
     texts = ["the falcon hunts in winter and nobody swims in the deep river"] * 2000
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(served.post, "/rerank", query="falcon", documents=texts)
