@@ -96,7 +96,7 @@ def test_bench_of_ones_own_queries_as_json(built: Path, run: Run) -> None:
     ("code", "arguments", "part"),
     [
         (2, ["idx", "--query-format", "tsv"], "the form of queries without --queries"),
-        (2, ["idx", "--budget-ms", "5"], "--budget-ms with the pipeline the default"),
+        (2, ["idx", "--budget-ms", "5"], "--budget-ms with the pipeline bm25"),
         (2, ["idx", "--precision", "fp32"], "--precision without a stage that reranks"),
         (2, ["idx", "-p", "bm52"], "there is no recall leg called 'bm52'"),
         (3, ["idx", "--queries", "none.tsv"], "there is no such file"),

@@ -500,7 +500,7 @@ def test_a_budget_is_kept_to_and_what_is_skipped_is_told(
     for value in ("0", "-3", "nan", "inf"):
         assert f"--budget-ms {value}" in refused(2, "search", "x", "falcon", *pipeline, "--budget-ms", value)
     assert "with the pipeline bm25@3, which" in refused(2, "search", "x", "falcon", "-p", "bm25@3", "--budget-ms", "5")
-    assert "with the pipeline the default" in refused(2, *asked, "--budget-ms", "5")
+    assert "with the pipeline bm25, which" in refused(2, *asked, "--budget-ms", "5")
     assert "--budget-ms with --run" in refused(2, "eval", "--run", "r", "--qrels", "qrels.txt", "--budget-ms", "5")
 
 

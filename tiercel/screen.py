@@ -395,7 +395,7 @@ def print_bench(report: BenchReport, *, as_json: bool) -> None:
     rows = [
         [
             found.name,
-            f"{found.rate:,.1f}",
+            f"{found.rate:.1f}",
             f"{found.ratio:.2f}",
             f"{found.spearman:.4f}",
             f"{found.top10:.3f}",

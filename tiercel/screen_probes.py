@@ -60,7 +60,7 @@ def print_loads(found: Mapping[str, Sequence[Load]], *, queries: int, source: st
         cells = [
             [
                 str(load.callers),
-                f"{load.per_second:,.1f}",
+                f"{load.per_second:.1f}",
                 *(f"{ms:.1f}" for ms in (load.latency.p50_ms, load.latency.p95_ms, load.latency.p99_ms)),
             ]
             for load in loads

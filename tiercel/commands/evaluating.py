@@ -90,12 +90,13 @@ def evaluate(
             expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
         )
     unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
+    if budget_ms is not None:
+        unused.append("--budget-ms")
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     named = [find_pipeline(index, text) for text in pipelines or () if index]
     check_reranking(reranking, named)
-    check_budget(budget_ms, named)
     _check_files([*(queries or ()), *qrels, *(runs or ())], html, as_json=as_json)
     judgments = [JudgedSet.read(source, measures or (), split=split) for source in qrels]
     if index is None:
@@ -173,6 +174,7 @@ def _evaluate_pipelines(
 
     index = open_index(path)
     specs = named or [default_pipeline(index)]
+    check_budget(options.budget_ms, specs)
     cascades = make_pipelines(index, specs, settings=Settings.from_environment(), options=options)
     reports = []
     for judged, queries in sets:

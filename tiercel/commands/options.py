@@ -83,9 +83,7 @@ def check_budget(budget_ms: float | None, pipelines: Iterable[PipelineSpec]) -> 
         return
     if not 0 < budget_ms < float("inf"):
         raise UsageError(f"--budget-ms {budget_ms:g}", expected="a number above 0")
-    specs = list(pipelines)
-    without = next((str(spec) for spec in specs if not spec.reranks), "" if specs else "the default")
-    if without:
+    if without := next((str(spec) for spec in pipelines if not spec.reranks), ""):
         raise UsageError(
             f"--budget-ms with the pipeline {without}, which does not rerank",
             expected="a stage to plan for, such as cross:MODEL in --pipeline",

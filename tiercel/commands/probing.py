@@ -116,7 +116,6 @@ def bench(
     named = [find_pipeline(index, text) for text in pipelines or ()]
     reranking = RerankOptions(precision=precision)
     check_reranking(reranking, named)
-    check_budget(budget_ms, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     if queries is None and (query_format or fields != FieldNames()):
         raise UsageError("the form of queries without --queries", expected="a file for it to be the form of")
@@ -128,6 +127,7 @@ def bench(
         known = make_known_items(opened, documents=_BENCH_DOCUMENTS, seed=1)
         asked = [item.queries["plain"] for item in known.items]
     specs = named or [default_pipeline(opened)]
+    check_budget(budget_ms, specs)
     settings = Settings.from_environment()
     options = SearchOptions(reranking=reranking, say=say, budget_ms=budget_ms)
     found: dict[str, list[Load]] = {}

@@ -83,11 +83,11 @@ def search(
     named = [app.find_pipeline(index, pipeline)] if pipeline else []
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     check_reranking(reranking, named)
-    check_budget(budget_ms, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
     asked = _queries(query, queries, fields, query_format)
     opened = app.open_index(index)
     (spec,) = named or [app.default_pipeline(opened)]
+    check_budget(budget_ms, [spec])
     bm25 = BM25(k1=k1, b=b, variant=variant)
     options = app.SearchOptions(where, passages, bm25, reranking, say, budget_ms)
     cut = cut_below(index, spec, min_score, options)
