@@ -238,6 +238,7 @@ class LoadedModel:
 
         provider = resolved_provider(provider)
         self.description = read_intact(folder, family=family)
+        graph = open_exported(folder, self.description, provider=provider, workers=threads)
         budget = batch_budget(
             batch_tokens,
             provider=provider,
@@ -246,7 +247,6 @@ class LoadedModel:
             where=str(folder),
         )
         sides = read_sides(self.description.max_tokens, self.description.extra)
-        graph = open_exported(folder, self.description, provider=provider, workers=threads)
         self._network = TextNetwork(folder, sides, graph, workers=threads, batch_tokens=budget)
         self.dimensions = self._check_probe(folder)
         self._cut_before = self._network.truncated

@@ -361,7 +361,7 @@ def _check_form(source: ModelSource, wanted: Wanted) -> None:
             raise ModelError(
                 f"this model is exported as {found}",
                 expected=str(asked),
-                next_step=f"Name the model it was exported from, or ask for {found}",
+                next_step=f"Name the model it was exported from ({about.source}), or ask for {found}",
                 where=str(source.folder),
             )
     find_form(Wanted(about.precision, about.backend, wanted.provider), where=str(source.folder))
