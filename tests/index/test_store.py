@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,29 @@ def test_an_id_that_is_not_there_is_named(tmp_path: Path) -> None:
     index = indexed(tmp_path / "x", FALCONS)
     with pytest.raises(IndexStoreError, match=rf"^{tmp_path / 'x'}: no document has the id 'd7'$"):
         index.get([DocId("d1"), DocId("d7")])
+
+
+def test_many_ids_over_segments_with_deletes(tmp_path: Path) -> None:
+    """Asked in any order and more than once; an id that was replaced or deleted and added again is the newest's."""
+    path = tmp_path / "x"
+    held = {document.id: document for document in named(f"first {i}" for i in range(300))}
+    build_index(path, list(held.values()), settings_of())
+    reader = Index(path)
+    for round_, width in enumerate((60, 40, 25)):
+        added = [Document(DocId(f"d{i:05d}"), f"round {round_}") for i in range(0, 330, width)]
+        add_documents(path, added)
+        held |= {document.id: document for document in added}
+        gone = sorted(held)[round_ :: 7 + round_]
+        delete_documents(path, *gone)
+        held = {doc_id: held[doc_id] for doc_id in held.keys() - set(gone)}
+        assert reader.refresh()
+        asked_ids = [*sorted(held), *sorted(held, reverse=True)]
+        assert reader.get(asked_ids) == [held[doc_id] for doc_id in asked_ids]
+        for absent in (gone[-1], DocId(""), DocId("\ud800")):
+            with pytest.raises(IndexStoreError, match=f"no document has the id {re.escape(repr(absent))}$"):
+                reader.get([*asked_ids, absent, DocId("later")])
+    assert len(reader.views) > 1
+    assert any(view.live is not None for view in reader.views)
 
 
 def test_ids_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:

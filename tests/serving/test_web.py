@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -32,79 +31,7 @@ pytest.importorskip("prometheus_client", reason="the extra serve is not installe
 
 import httpx2
 
-KEY = "a-secret"
-
-
-class Server:
-    """`tiercel serve` in a process of its own."""
-
-    def __init__(self, cache: Path, *arguments: str, **variables: str) -> None:
-        env = {name: value for name, value in environment().items() if not name.startswith("TIERCEL_")}
-        env |= {"TIERCEL_CACHE_DIR": str(cache), "TIERCEL_OFFLINE": "1", "TIERCEL_THREADS": "2", **variables}
-        command = [sys.executable, "-m", "tiercel.cli", "serve", *arguments, "--port", "0"]
-        self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert "serving at http://127.0.0.1:" in line, line + self.process.stderr.read()
-        self.url = line.split(" at ")[1].strip()
-        self.port = int(self.url.rpartition(":")[2])
-        self.http = httpx2.Client(base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {KEY}"})
-        for _ in range(2400):
-            if self.http.get("/ready").status_code == 200:
-                return
-            assert self.process.poll() is None
-            signal.sigtimedwait([], 0.05)
-        raise AssertionError("not ready")
-
-    def post(self, path: str, **body: Any) -> Any:
-        response = self.http.post(path, json=body)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def refused(self, status: int, method: str, path: str, **request: Any) -> dict[str, str]:
-        response = self.http.request(method, path, **request)
-        assert response.status_code == status, response.text
-        answer: dict[str, str] = response.json()
-        assert set(answer) == {"error", "error_type"}
-        return answer
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
-        self.http.close()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-
-Start = Callable[..., Server]
-
-
-@pytest.fixture
-def start(shared_models: Models) -> Iterator[Start]:
-    """Start servers; those that a test has not stopped are killed after it."""
-    started: list[Server] = []
-
-    def started_server(*arguments: str, **variables: str) -> Server:
-        started.append(Server(shared_models.cache, *arguments, **variables))
-        return started[-1]
-
-    yield started_server
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.stop()
-
-
-@pytest.fixture(scope="module")
-def server(shared_models: Models, dense_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests that change nothing of it."""
-    served = Server(
-        shared_models.cache, str(dense_index), "--reranker", shared_models.cross, "--encoder", shared_models.encoder,
-        "--max-body", "2", "--timeout", "120", TIERCEL_SERVE_KEY=f"{KEY} another",
-    )  # fmt: skip
-    yield served
-    assert served.stop() in (0, -signal.SIGTERM)
+from tests.serving.served import KEY, Server, Start
 
 
 def test_a_search_is_answered_as_by_the_library(server: Server, models: Models, dense_index: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tiercel.errors import InputError
 from tiercel.index.files import damaged, map_array, write_array
 from tiercel.index.order import IdOrder
+from tiercel.index.postings import string_buffers
 from tiercel.types import DocId, Document
 
 DOCUMENTS = "documents.arrow"
@@ -105,6 +107,12 @@ class StoredDocuments:
     def all_ids(self) -> Any:
         """The ids of all documents, as an Arrow ChunkedArray of strings."""
         return pa.chunked_array([batch.column(0) for batch in self._batches], pa.string())
+
+    @cached_property
+    def joined_ids(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """UTF-8 of all ids end to end, and where each begins, with one more at the end; kept in memory once asked."""
+        ids: Any = self.all_ids().cast(pa.large_string()).combine_chunks()
+        return string_buffers(ids)
 
     def ordinals(self, doc_id: DocId) -> list[int]:
         """Ordinals of the documents of this id: none, one, or more where all but one are deleted."""

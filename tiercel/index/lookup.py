@@ -6,8 +6,7 @@ One id is found by `View.ordinal`; a thousand of them one by one would take long
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,37 +32,20 @@ class Places(NamedTuple):
     ordinals: NDArray[np.int64]
 
 
-class Lookup:
-    """Finds documents that count by their ids, in the segments of one commit."""
+def places_of(views: Sequence[View], ids: Sequence[DocId]) -> Places:
+    """The places in a commit's segments of these ids, of which some may be the same.
 
-    def __init__(self, views: Sequence[View]) -> None:
-        self._views = views
-        self._tables = [_Table(view) for view in views]
-
-    def find(self, ids: Sequence[DocId]) -> Places:
-        """The places of these ids, of which some may be the same. Where several segments have one the newest counts."""
-        asked = string_buffers(pa.array(ids, pa.large_string()))
-        ordinals = np.full(len(ids), -1, dtype=np.int64)
-        places = Places(ordinals.copy(), ordinals)
-        for position in reversed(range(len(self._views))):
-            live = self._views[position].live
-            _find(*asked, *self._tables[position].sorted_ids, _ALL if live is None else live, ordinals)
-            places.views[(places.views < 0) & (ordinals >= 0)] = position
-        return places
-
-
-class _Table:
-    """The ids of one segment, end to end in memory once they are asked for."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-
-    @cached_property
-    def sorted_ids(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int32]]:
-        """UTF-8 of all ids, where each begins, and the ordinals in the order of the ids."""
-        documents = self._view.segment.documents
-        ids: Any = documents.all_ids().cast(pa.large_string()).combine_chunks()
-        return *string_buffers(ids), documents.order.ordinals
+    Only documents that count are found. Where several segments have one the newest counts.
+    """
+    # Half a surrogate pair becomes bytes that are no UTF-8, so that nothing has such an id.
+    asked = string_buffers(pa.array([doc_id.encode("utf-8", "surrogatepass") for doc_id in ids], pa.large_binary()))
+    ordinals = np.full(len(ids), -1, dtype=np.int64)
+    places = Places(ordinals.copy(), ordinals)
+    for position in reversed(range(len(views))):
+        live, documents = views[position].live, views[position].segment.documents
+        _find(*asked, *documents.joined_ids, documents.order.ordinals, _ALL if live is None else live, ordinals)
+        places.views[(places.views < 0) & (ordinals >= 0)] = position
+    return places
 
 
 @njit(cache=True, nogil=True)

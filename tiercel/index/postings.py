@@ -126,7 +126,7 @@ def smallest_lengths(lengths: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def string_buffers(strings: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """UTF-8 of an Arrow large_string array end to end, and where each string begins, with one more at the end."""
+    """Bytes of an Arrow large_string or large_binary array, and where each value begins, with one more at the end."""
     _, starts, data = strings.buffers()
     term_starts = np.frombuffer(starts, dtype=np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)
     term_bytes = np.frombuffer(data, dtype=np.uint8)[: term_starts[-1]] if data else np.zeros(0, np.uint8)

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.index.analysis import Analyzer, analyzer
 from tiercel.index.commits import check_commit_file, hold_last_commit
+from tiercel.index.lookup import places_of
 from tiercel.index.manifest import SEGMENTS, IndexSettings, Manifest, commit_file
 from tiercel.index.segment import Segment
-from tiercel.index.view import View, place_of
+from tiercel.index.view import View
 from tiercel.index.where import parse_where
 from tiercel.types import DocId, Document
 
@@ -73,7 +74,12 @@ class Index:
 
     def get(self, ids: Sequence[DocId]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
-        return [self._document(doc_id) for doc_id in ids]
+        places = places_of(self.views, ids)
+        if (places.views < 0).any():
+            missing = ids[int(np.argmax(places.views < 0))]
+            raise IndexStoreError(f"no document has the id {missing!r}", where=str(self.path))
+        found = zip(places.views.tolist(), places.ordinals.tolist(), strict=True)
+        return [self.views[position].segment.documents.document(ordinal) for position, ordinal in found]
 
     def sorted_ids(self) -> Any:
         """The ids of all documents that count, ascending: an Arrow array of strings. Segments do not show in it."""
@@ -113,13 +119,6 @@ class Index:
                 segment = Segment(self.path / SEGMENTS / record.id, record, manifest.settings)
             views.append(View(self.path, segment, record, hold))
         return manifest, views
-
-    def _document(self, doc_id: DocId) -> Document:
-        place = place_of(self.views, doc_id)
-        if place is None:
-            raise IndexStoreError(f"no document has the id {doc_id!r}", where=str(self.path))
-        view, ordinal = place
-        return view.document(ordinal)
 
     def _check_ids(self) -> None:
         """Raises IndexStoreError if two documents that count have the same id."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tiercel.errors import IndexStoreError
 from tiercel.index.ann import FloatMatrix
 from tiercel.index.explained import rows_of
-from tiercel.index.lookup import Lookup
+from tiercel.index.lookup import places_of
 from tiercel.index.token_vectors import TokenVectors
 from tiercel.index.view import View
 from tiercel.parts import Read
@@ -58,7 +58,6 @@ class StoredTokens:
 
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
-        self._lookup = Lookup(views)
 
     def parts(self, groups: Sequence[CandidateGroup]) -> Iterator[list[StoredPart]]:
         """The candidates' rows, group by group. Raises IndexStoreError for a document or passage that is not there."""
@@ -72,7 +71,7 @@ class StoredTokens:
         return view.segment.reads(document)
 
     def _of_group(self, number: int, group: CandidateGroup) -> Iterator[StoredPart]:
-        places = self._lookup.find([document.id for document in group.documents])
+        places = places_of(self._views, [document.id for document in group.documents])
         if (places.views < 0).any():
             missing = group.documents[int(np.argmax(places.views < 0))].id
             raise IndexStoreError(

@@ -16,7 +16,7 @@ from tiercel.index.files import check_sizes
 from tiercel.index.manifest import DELETES, SegmentRecord
 from tiercel.index.segment import Segment
 from tiercel.index.where import Filter
-from tiercel.types import DocId, Document
+from tiercel.types import DocId
 
 if TYPE_CHECKING:
     from tiercel.index.vectors import Selection
@@ -84,10 +84,6 @@ class View:
         """Ids of the first documents that count, at most so many."""
         first = np.arange(min(count, self.record.documents)) if self.live is None else np.flatnonzero(self.live)[:count]
         return self.segment.documents.ids(first)
-
-    def document(self, ordinal: int) -> Document:
-        """The document at this ordinal."""
-        return self.segment.documents.document(ordinal)
 
     def verify(self) -> None:
         """Read every byte, and hold the legs against each other. Raises IndexStoreError naming what does not fit."""
