@@ -1,6 +1,6 @@
 """Which document of which segment has this id? For many ids at once.
 
-One id is found by `View.ordinal`; a thousand of them one by one would take longer than to score their documents.
+A thousand of them found one by one would take longer than to score their documents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tiercel.index.view import View
 from tiercel.types import DocId
 
 _ALL = np.zeros(0, dtype=bool)
+
+# So many are found one by one, in about 0.2 ms each: the first use of the kernel in a process costs more than that.
+_FEW = 50
 
 
 class Places(NamedTuple):
@@ -37,10 +40,17 @@ def places_of(views: Sequence[View], ids: Sequence[DocId]) -> Places:
 
     Only documents that count are found. Where several segments have one the newest counts.
     """
-    # Half a surrogate pair becomes bytes that are no UTF-8, so that nothing has such an id.
-    asked = string_buffers(pa.array([doc_id.encode("utf-8", "surrogatepass") for doc_id in ids], pa.large_binary()))
     ordinals = np.full(len(ids), -1, dtype=np.int64)
     places = Places(ordinals.copy(), ordinals)
+    if len(ids) <= _FEW:
+        for number, doc_id in enumerate(ids):
+            for position in reversed(range(len(views))):
+                if (ordinal := views[position].ordinal(doc_id)) is not None:
+                    places.views[number], places.ordinals[number] = position, ordinal
+                    break
+        return places
+    # Half a surrogate pair becomes bytes that are no UTF-8, so that nothing has such an id.
+    asked = string_buffers(pa.array([doc_id.encode("utf-8", "surrogatepass") for doc_id in ids], pa.large_binary()))
     for position in reversed(range(len(views))):
         live, documents = views[position].live, views[position].segment.documents
         _find(*asked, *documents.joined_ids, documents.order.ordinals, _ALL if live is None else live, ordinals)
