@@ -44,12 +44,14 @@ def evaluate(
     qrels: Annotated[
         list[str],
         typer.Option(
-            help="Relevance judgments: TREC, BEIR or MS MARCO form, or a BEIR folder; one for each --queries."
+            help="Relevance judgments: TREC, BEIR or MS MARCO form, a BEIR folder, or irds:SET, a set that the package "
+            "ir_datasets finds or fetches, as irds:beir/scifact/test; one for each --queries."
         ),
     ],
     index: Annotated[Path | None, typer.Argument(help="Folder of the index. Or give --run.", metavar="INDEX")] = None,
     queries: Annotated[
-        list[str] | None, typer.Option(help="File of queries; - for stdin. Repeat, with --qrels, for several sets.")
+        list[str] | None,
+        typer.Option(help="File of queries, irds:SET, or - for stdin. Repeat, with --qrels, for several sets."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Which qrels of a BEIR folder.")] = None,
     pipelines: Annotated[
@@ -131,11 +133,11 @@ class JudgedSet(NamedTuple):
     @classmethod
     def read(cls, source: str, asked: Sequence[str], *, split: str | None) -> JudgedSet:
         """Judgments from a file or a BEIR folder, and the measures asked for, else those usual for the set."""
-        from tiercel.data.qrels import read_qrels
+        from tiercel.data.qrels import qrels_path, read_qrels
         from tiercel.evaluation.conventions import convention_of, measures_of
         from tiercel.evaluation.measures import binary_measures
 
-        convention = convention_of(source)
+        convention = convention_of(str(qrels_path(source, split=split)))
         measures = measures_of(convention, asked, DEFAULT_MEASURES)
         qrels = read_qrels(source, split=split)
         notes = [convention.note(qrels)] if convention else []

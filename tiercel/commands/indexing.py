@@ -37,7 +37,9 @@ def index(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, or - for stdin.", metavar="SOURCE..."
+            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, irds:SET (a set that the package "
+            "ir_datasets finds or fetches, as irds:beir/scifact), or - for stdin.",
+            metavar="SOURCE...",
         ),
     ],
     encoder: Annotated[
