@@ -30,12 +30,13 @@ from tiercel.config import Settings
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
-from tiercel.types import Qrels, Query
+from tiercel.types import Qrels
 
 if TYPE_CHECKING:
     from tiercel.app import SearchOptions
     from tiercel.evaluation.measures import Measure
     from tiercel.retrieve.spec import PipelineSpec
+    from tiercel.run_evaluating import JudgedQueries
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
@@ -73,6 +74,12 @@ def evaluate(
     budget_ms: Budget = None,
     as_json: AsJson = False,
     html: HtmlFile = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep there what is done, until all is: after a stop, the same command goes on.", metavar="FILE"
+        ),
+    ] = None,
     k1: K1 = 0.9,
     b: B = 0.4,
     variant: Variant = "lucene",
@@ -84,6 +91,7 @@ def evaluate(
     from tiercel.app import SearchOptions, find_pipeline
     from tiercel.evaluation.measures import parse_measures
     from tiercel.reranking import RerankOptions
+    from tiercel.run_evaluating import JudgedQueries, check_resume
 
     parse_measures(measures or DEFAULT_MEASURES)
     if bool(runs) == (index is not None):
@@ -91,13 +99,15 @@ def evaluate(
             "neither an index nor a run was given" if not runs else "an index and a run were given",
             expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
         )
-    unused = [name for name, value in (("--queries", queries), ("--pipeline", pipelines), ("-k", k)) if value]
+    of_pipelines = {"--queries": queries, "--pipeline": pipelines, "-k": k, "--resume": resume}
+    unused = [name for name, value in of_pipelines.items() if value]
     if runs and unused:
         raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     named = [find_pipeline(index, text) for text in pipelines or () if index]
     check_reranking(reranking, named)
     check_budget(budget_ms, named)
+    check_resume(resume)
     _check_files([*(queries or ()), *qrels, *(runs or ())], html, as_json=as_json)
     judgments = [JudgedSet.read(source, measures or (), split=split) for source in qrels]
     if index is None:
@@ -118,8 +128,11 @@ def evaluate(
     asked = [read_queries(source, fields=fields, format=query_format) for source in queries]
     bm25 = BM25(k1=k1, b=b, variant=variant)
     options = SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
-    sets = list(zip(judgments, asked, strict=True))
-    _evaluate_pipelines(index, named, sets, options, k, html, as_json=as_json)
+    sets = [
+        JudgedQueries(judged.name, judged.notes, judged.qrels, judged.measures, of_set).checked(k)
+        for judged, of_set in zip(judgments, asked, strict=True)
+    ]
+    _evaluate_pipelines(index, named, sets, options, resume, html, as_json=as_json)
 
 
 class JudgedSet(NamedTuple):
@@ -161,42 +174,37 @@ def _check_files(sources: Sequence[str], html: str | None, *, as_json: bool) -> 
 def _evaluate_pipelines(
     path: Path,
     named: Sequence[PipelineSpec],
-    sets: Sequence[tuple[JudgedSet, Sequence[Query]]],
+    sets: Sequence[JudgedQueries],
     options: SearchOptions,
-    k: int | None,
+    resume: str | None,
     html: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Every pipeline, else every leg of the index, on every set."""
     from tiercel.app import default_pipeline, make_pipelines, open_index, what_was_read, what_was_skipped
-    from tiercel.evaluation.report import SetReport, evaluate_pipeline
+    from tiercel.run_evaluating import asked_of, evaluate_sets, resumed, steps_of
     from tiercel.screen import index_note, print_set_reports
 
     index = open_index(path)
     specs = named or [default_pipeline(index)]
-    cascades = make_pipelines(index, specs, settings=Settings.from_environment(), options=options)
-    reports = []
-    for judged, queries in sets:
-        keep = k or max([100, *(measure.cutoff or 0 for measure in judged.measures)])
-        of_set = {}
-        for spec, cascade in zip(specs, cascades, strict=True):
-            options.say(f"evaluating {spec}" + (f" on {judged.name}" if len(sets) > 1 else ""))
-            of_set[str(spec)] = evaluate_pipeline(
-                cascade, queries, qrels=judged.qrels, measures=judged.measures, keep=keep
-            )
-        reports.append(SetReport(judged.name, judged.notes, of_set))
-    if html is not None:
-        from tiercel.html.page import write_page
-        from tiercel.html.report import report_page
+    settings = Settings.from_environment()
+    cascades = dict(zip(specs, make_pipelines(index, specs, settings=settings, options=options), strict=True))
+    asked = asked_of(index, cascades, sets, settings=settings, options=options)
+    by_name = {str(spec): cascade for spec, cascade in cascades.items()}
+    with resumed(resume, asked, total=steps_of(len(by_name), sets), say=options.say) as steps:
+        reports = evaluate_sets(by_name, sets, steps, say=options.say)
+        if html is not None:
+            from tiercel.html.page import write_page
+            from tiercel.html.report import report_page
 
-        write_page(html, report_page(reports, [index_note(index)]))
-    if html != "-":
-        print_set_reports(reports, index, as_json=as_json)
-    for spec, cascade in zip(specs, cascades, strict=True):
+            write_page(html, report_page(reports, [index_note(index)]))
+        if html != "-":
+            print_set_reports(reports, index, as_json=as_json)
+    for name, cascade in by_name.items():
         for line in what_was_skipped(cascade):
-            options.say(f"{spec}: {line}")
-    for line in dict.fromkeys(line for cascade in cascades for line in what_was_read(cascade)):
+            options.say(f"{name}: {line}")
+    for line in dict.fromkeys(line for cascade in by_name.values() for line in what_was_read(cascade)):
         options.say(f"{line} (over all pipelines, with the queries that were timed)")
 
 
