@@ -117,7 +117,7 @@ def many(index: str, place: Path) -> str:
     """Queries of three batches."""
     words = ("falcon", "river", "winter", "bread")
     queries = [(number, f"{words[number % 4]} {words[number % 3]}") for number in range(2 * QUERIES_PER_BATCH + 2)]
-    write_lines(place / "many.txt", *(f"{number} 0 {'abc'[number % 3]} 1" for number, _ in queries))
+    (place / "many.txt").write_text("".join(f"{number} 0 {'abc'[number % 3]} 1\n" for number, _ in queries))
     (place / "many.tsv").write_text("".join(f"{number}\t{text}\n" for number, text in queries))
     return index
 

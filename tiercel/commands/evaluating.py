@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -30,13 +30,18 @@ from tiercel.config import Settings
 from tiercel.data.records import FieldNames
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
-from tiercel.types import Qrels
+from tiercel.types import Qrels, Query
 
 if TYPE_CHECKING:
     from tiercel.app import SearchOptions
     from tiercel.evaluation.measures import Measure
     from tiercel.retrieve.spec import PipelineSpec
     from tiercel.run_evaluating import JudgedQueries
+
+Resume = Annotated[
+    str | None,
+    typer.Option(help="Keep there what is done, until all is: after a stop, the same command goes on.", metavar="FILE"),
+]
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
@@ -74,12 +79,7 @@ def evaluate(
     budget_ms: Budget = None,
     as_json: AsJson = False,
     html: HtmlFile = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep there what is done, until all is: after a stop, the same command goes on.", metavar="FILE"
-        ),
-    ] = None,
+    resume: Resume = None,
     k1: K1 = 0.9,
     b: B = 0.4,
     variant: Variant = "lucene",
@@ -91,18 +91,17 @@ def evaluate(
     from tiercel.app import SearchOptions, find_pipeline
     from tiercel.evaluation.measures import parse_measures
     from tiercel.reranking import RerankOptions
-    from tiercel.run_evaluating import JudgedQueries, check_resume
+    from tiercel.run_evaluating import check_resume
 
     parse_measures(measures or DEFAULT_MEASURES)
-    if bool(runs) == (index is not None):
-        raise UsageError(
-            "neither an index nor a run was given" if not runs else "an index and a run were given",
-            expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
-        )
-    of_pipelines = {"--queries": queries, "--pipeline": pipelines, "-k": k, "--resume": resume}
-    unused = [name for name, value in of_pipelines.items() if value]
-    if runs and unused:
-        raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
+    of_pipelines = {
+        "--queries": queries,
+        "--pipeline": pipelines,
+        "-k": k,
+        "--budget-ms": budget_ms,
+        "--resume": resume,
+    }
+    _check_subject(index, runs, of_pipelines)
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     named = [find_pipeline(index, text) for text in pipelines or () if index]
     check_reranking(reranking, named)
@@ -113,25 +112,15 @@ def evaluate(
     if index is None:
         _evaluate_runs(runs or [], judgments, run_format, html, as_json=as_json)
         return
-    if not queries:
-        raise UsageError("no queries were given", expected="--queries FILE")
-    if len(queries) != len(qrels):
-        raise UsageError(
-            f"{len(queries)} files of queries and {len(qrels)} of judgments",
-            expected="as many of one as of the other: --queries Q1 --qrels R1 --queries Q2 --qrels R2",
-        )
     from tiercel.data.queries import read_queries
     from tiercel.index.bm25 import BM25
     from tiercel.screen import say
 
     fields = FieldNames(id=query_id_field, text=query_text_field)
-    asked = [read_queries(source, fields=fields, format=query_format) for source in queries]
+    asked = [read_queries(source, fields=fields, format=query_format) for source in _one_each(queries or [], qrels)]
     bm25 = BM25(k1=k1, b=b, variant=variant)
     options = SearchOptions(parameters=bm25, reranking=reranking, say=say, budget_ms=budget_ms)
-    sets = [
-        JudgedQueries(judged.name, judged.notes, judged.qrels, judged.measures, of_set).checked(k)
-        for judged, of_set in zip(judgments, asked, strict=True)
-    ]
+    sets = [judged.asked(of_set, k) for judged, of_set in zip(judgments, asked, strict=True)]
     _evaluate_pipelines(index, named, sets, options, resume, html, as_json=as_json)
 
 
@@ -157,6 +146,36 @@ class JudgedSet(NamedTuple):
         if not convention and (binary := binary_measures(measures, qrels)):
             notes.append(f"the judgments are graded; {', '.join(binary)} take grade 1 and up as relevant")
         return cls(source, qrels, measures, tuple(notes))
+
+    def asked(self, queries: Sequence[Query], k: int | None) -> JudgedQueries:
+        """With the queries that pipelines answer. Raises as `JudgedQueries.checked`."""
+        from tiercel.run_evaluating import JudgedQueries
+
+        return JudgedQueries(self.name, self.notes, self.qrels, self.measures, queries).checked(k)
+
+
+def _check_subject(index: Path | None, runs: Sequence[str] | None, of_pipelines: Mapping[str, object]) -> None:
+    """Raise UsageError unless there is either an index or a run, and a run with no option that only pipelines have."""
+    if bool(runs) == (index is not None):
+        raise UsageError(
+            "neither an index nor a run was given" if not runs else "an index and a run were given",
+            expected="one of them: tiercel eval INDEX --queries Q --qrels R, or tiercel eval --run FILE --qrels R",
+        )
+    unused = [name for name, value in of_pipelines.items() if value]
+    if runs and unused:
+        raise UsageError(f"{' and '.join(unused)} with --run", expected="a run to be measured as it is")
+
+
+def _one_each(queries: Sequence[str], qrels: Sequence[str]) -> Sequence[str]:
+    """The queries' sources again. Raises UsageError unless there is one for each of the judgments."""
+    if not queries:
+        raise UsageError("no queries were given", expected="--queries FILE")
+    if len(queries) != len(qrels):
+        raise UsageError(
+            f"{len(queries)} files of queries and {len(qrels)} of judgments",
+            expected="as many of one as of the other: --queries Q1 --qrels R1 --queries Q2 --qrels R2",
+        )
+    return queries
 
 
 def _check_files(sources: Sequence[str], html: str | None, *, as_json: bool) -> None:

@@ -37,8 +37,7 @@ def index(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, irds:SET (a set that the package "
-            "ir_datasets finds or fetches, as irds:beir/scifact), or - for stdin.",
+            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, irds:SET of ir_datasets, or -.",
             metavar="SOURCE...",
         ),
     ],

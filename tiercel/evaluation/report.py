@@ -198,7 +198,8 @@ def report_of(
     observed: Observed, qrels: Qrels, *, measures: Sequence[Measure], keep: int, unjudged: int
 ) -> PipelineReport:
     """The measures of what a pipeline was seen to do with the judged queries."""
-    whole, *of_stages = observed.latencies or [None] * (1 + len(observed.columns))
+    latencies: Sequence[Latency | None] = observed.latencies or [None] * (1 + len(observed.columns))
+    whole, *of_stages = latencies
     rows = [
         replace(_row(column, qrels, measures=measures), latency=latency)
         for column, latency in zip(observed.columns, of_stages, strict=True)
