@@ -66,6 +66,14 @@ def test_what_was_taken_for_granted_is_said(index: str, run: Run, place: Path) -
     assert outcome.rows[0] == ["run", "RR(rel=2)@10"]
 
 
+def test_the_split_dev_of_beirs_msmarco_is_told_by_its_folder(index: str, run: Run, place: Path) -> None:
+    (place / "msmarco" / "qrels").mkdir(parents=True)
+    (place / "msmarco" / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tc\t1\n")
+    for split in ((), ("--split", "dev")):  # it is the only one
+        found = run("eval", index, "--queries", "q.tsv", "--qrels", "msmarco", *split, "--json").json
+        assert found["notes"] == ["measured as MS MARCO dev small; 1 queries are judged, where the whole set has 6,980"]
+
+
 def test_a_page_of_pipelines_with_plots(index: str, run: Run, place: Path) -> None:
     pipelines = ("-p", "bm25", "-p", "bm25@2", "-p", "bm25@1")
     outcome = run("eval", index, *COMMON, *pipelines, "--html", "page.html")

@@ -224,7 +224,7 @@ def _evaluate_pipelines(
         for line in what_was_skipped(cascade):
             options.say(f"{name}: {line}")
     for line in dict.fromkeys(line for cascade in by_name.values() for line in what_was_read(cascade)):
-        options.say(f"{line} (over all pipelines, with the queries that were timed)")
+        options.say(f"{line} (by this call, over all pipelines, with the queries that were timed)")
 
 
 def _evaluate_runs(
