@@ -504,6 +504,31 @@ def test_a_budget_is_kept_to_and_what_is_skipped_is_told(
     assert "--budget-ms with --run" in refused(2, "eval", "--run", "r", "--qrels", "qrels.txt", "--budget-ms", "5")
 
 
+def test_an_evaluation_with_a_cross_encoder_goes_on_with_the_same_model_only(
+    run: Run, refused: Refused, exported: str, corpus: str, place: Path
+) -> None:
+    assert run("index", "x", corpus, "--encoder", "none").code == 0
+    (place / "q.tsv").write_text("q1\tfalcon river\nq2\triver\n")
+    (place / "qrels.txt").write_text("q1 0 a 1\nq2 0 a 1\n")
+    name = f"bm25@3,cross:{exported}@2"
+    command = ("eval", "x", "--queries", "q.tsv", "--qrels", "qrels.txt", "-p", name, "--json")
+    whole = run(*command).json["pipelines"][name]["stages"][1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiercel.screen.print_set_reports", _stopped)
+        assert run(*command, "--resume", "kept").code == 130
+    assert "kept: it was begun with --score logit, " in refused(3, *command, "--resume", "kept", "--score", "sigmoid")
+    outcome = run(*command, "--resume", "kept")
+    assert "2 of 2 steps were done before" in outcome.err
+    found = outcome.json["pipelines"][name]["stages"][1]
+    assert found["tokens"] == whole["tokens"] > 0
+    assert (found["measures"], found["truncated"]) == (whole["measures"], whole["truncated"])
+    assert not (place / "kept").exists()
+
+
+def _stopped(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_models_lists_what_is_there(run: Run, model: str, made: Path) -> None:
     folder = run("export", model, "--family", "cross-encoder", "--precision", "int8").rows[2][1]
     listed = run("models", "--json").json["models"]

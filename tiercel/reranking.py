@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from tiercel import __version__
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
 from tiercel.errors import IndexStoreError, UsageError
 from tiercel.token_models import lasting_name, named_token_model, stated_family
@@ -55,6 +56,17 @@ class RerankOptions:
             )
         if self.long == "sum" and self.score == "sigmoid":
             raise UsageError("--long sum with --score sigmoid", expected="logits: the sum adds odds, not probabilities")
+
+
+def told_of(options: RerankOptions, settings: Settings) -> dict[str, str]:
+    """What decides scores beside the model, by what messages call it."""
+    return {
+        "--score": options.score,
+        "--long": options.long,
+        "--overlap": str(options.overlap),
+        "TIERCEL_PROVIDER": settings.provider,
+        "tiercel": __version__,
+    }
 
 
 @dataclass(frozen=True, slots=True)

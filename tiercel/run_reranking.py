@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import orjson
-
-from tiercel import __version__
 from tiercel.config import Settings
 from tiercel.data.candidates import HeldDocuments, named_by, queries_of_run
 from tiercel.data.corpus import CorpusFormat, read_documents
 from tiercel.data.files import check_target, is_stdio, is_stream
-from tiercel.data.partial import PartialRun
+from tiercel.data.partial import PartialRun, digest_of
 from tiercel.data.queries import QueryFormat, read_queries
 from tiercel.data.records import USUAL_NAMES, FieldNames
 from tiercel.data.runs import RunFormat, read_run, run_form, write_run
 from tiercel.errors import InputError, UsageError
 from tiercel.protocols import CandidateGroup
-from tiercel.reranking import RerankOptions, in_batches, rerank
+from tiercel.reranking import RerankOptions, in_batches, rerank, told_of
 from tiercel.types import DocId, Document, Query, Ranking
 
 if TYPE_CHECKING:
@@ -72,8 +68,8 @@ class CandidateRun:
         self.rankings = rankings
         self.missing = dict.fromkeys(store.missing(named_by(rankings)))
         self.digests = {
-            "run": _digest([ranking.query.id, ranking.doc_ids] for ranking in rankings),
-            "queries": _digest([query.id, query.text, query.history] for query in queries),
+            "run": digest_of([ranking.query.id, ranking.doc_ids] for ranking in rankings),
+            "queries": digest_of([query.id, query.text, query.history] for query in queries),
             "corpus": corpus_digest,
         }
         self._queries = queries
@@ -146,7 +142,7 @@ def open_run(sources: RunSources) -> CandidateRun:
     )
     index = _index_among(sources)
     if index is not None:
-        return CandidateRun(rankings, queries, index, corpus_digest=_index_digest(index))
+        return CandidateRun(rankings, queries, index, corpus_digest=index.digest())
     documents = read_documents(sources.corpus, fields=sources.corpus_fields, format=sources.corpus_format)
     held = HeldDocuments(named_by(rankings), documents)
     return CandidateRun(rankings, queries, held, corpus_digest=held.digest())
@@ -156,11 +152,7 @@ def scores_of(reranker: Reranker, model: str, *, settings: Settings, options: Re
     """Everything about a reranker that decides its scores, by what messages call it."""
     return {
         "--model (or its --precision)": str(getattr(reranker, "fingerprint", model)),
-        "--score": options.score,
-        "--long": options.long,
-        "--overlap": str(options.overlap),
-        "TIERCEL_PROVIDER": settings.provider,
-        "tiercel": __version__,
+        **told_of(options, settings),
     }
 
 
@@ -239,17 +231,3 @@ def _index_among(sources: RunSources) -> Index | None:
     if sources.corpus_format is not None or sources.corpus_fields != USUAL_NAMES:
         raise UsageError("--format or a field of the documents with an index", expected="an index as it is")
     return open_index(Path(indexes[0]))
-
-
-def _index_digest(index: Index) -> str:
-    """Of what an index holds: its manifest names every file with its digest."""
-    from tiercel.index.manifest import commit_file
-
-    return hashlib.blake2b(commit_file(index.path, index.manifest.commit).read_bytes(), digest_size=16).hexdigest()
-
-
-def _digest(records: Iterable[object]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for record in records:
-        digest.update(orjson.dumps(record))
-    return digest.hexdigest()

@@ -125,7 +125,7 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, content: str, rest
 
 def test_one_process_at_a_time(target: Path) -> None:
     other = PartialRun(target, ASKED)
-    with PartialRun(target, ASKED), pytest.raises(InputError, match=r"out\.trec: another process is making this run"):
+    with PartialRun(target, ASKED), pytest.raises(InputError, match=r"out\.trec\.partial: another process is at this"):
         other.__enter__()
     assert kept(target) == [FIRST, SECOND, THIRD]
 

@@ -28,6 +28,14 @@ DEFAULTS = ("nDCG@10", "RR@10", "R@100")
         ("dl2024.txt", None),
         ("dl190.txt", None),
         ("dev/large/qrels.tsv", None),
+        ("msmarco/qrels/dev.tsv", "MS MARCO dev small"),
+        ("sets/msmarco/qrels/dev.tsv.gz", "MS MARCO dev small"),
+        ("irds:beir/msmarco/dev", "MS MARCO dev small"),
+        ("irds:msmarco-passage/dev/small", "MS MARCO dev small"),
+        ("irds:msmarco-passage/dev", None),
+        ("msmarco/qrels/train.tsv", None),
+        ("fake-msmarco/qrels/dev.tsv", None),
+        ("fiqa/qrels/dev.tsv", None),
     ],
 )
 def test_sets_are_told_by_name(name: str, found: str | None) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tests.retrieve.small import QUERIES, UNMATCHED, FrequencyRetriever, OverlapRetriever, ShorterFirst, Store
 from tiercel.errors import InputError, UsageError
 from tiercel.evaluation.measures import evaluate, parse_measures
-from tiercel.evaluation.report import QUERIES_PER_BATCH, evaluate_pipeline, stage_columns, stage_rows
+from tiercel.evaluation.observing import QUERIES_PER_BATCH
+from tiercel.evaluation.report import evaluate_pipeline, stage_columns, stage_rows
 from tiercel.protocols import CandidateGroup
 from tiercel.retrieve.cascade import Cascade, RerankStep
 from tiercel.retrieve.fusion import Fusion, FusionLeg

@@ -40,7 +40,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Test whether runs differ from a baseline by more than chance, and show where."""
-    from tiercel.data.qrels import read_qrels
+    from tiercel.data.qrels import qrels_path, read_qrels
     from tiercel.data.runs import read_run
     from tiercel.evaluation import comparison
     from tiercel.evaluation.conventions import convention_of, measures_of
@@ -48,7 +48,7 @@ def compare(
     from tiercel.screen import say
     from tiercel.screen_runs import print_changes, print_comparison_json, print_comparisons
 
-    convention = convention_of(qrels)
+    convention = convention_of(str(qrels_path(qrels, split=split)))
     wanted = measures_of(convention, measures or (), DEFAULT_MEASURES)
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise UsageError(

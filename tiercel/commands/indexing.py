@@ -37,7 +37,8 @@ def index(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, or - for stdin.", metavar="SOURCE..."
+            help="JSONL, TSV, CSV or Parquet files, BEIR folders, folders of text, irds:SET of ir_datasets, or -.",
+            metavar="SOURCE...",
         ),
     ],
     encoder: Annotated[

@@ -1,4 +1,4 @@
-"""Corpora: JSONL, TSV, CSV, Parquet, BEIR folders, pages and standard input, as a stream of documents."""
+"""Corpora: JSONL, TSV, CSV, Parquet, BEIR folders, sets by name, pages, standard input; as a stream of documents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from tiercel.data.files import Source, check_source, ending_of, is_stdio, read_byte_lines, read_lines, source_name
+from tiercel.data.irds import irds_records, is_irds, item_of
 from tiercel.data.pages import PAGE_ENDINGS, PageFormat, page_files, read_page
 from tiercel.data.records import (
     USUAL_NAMES,
@@ -36,6 +37,8 @@ from tiercel.types import DocId, Document
 
 CorpusFormat: TypeAlias = Literal["jsonl", "tsv", "csv", "parquet", "text", "markdown", "html", "beir", "folder"]
 
+_Form: TypeAlias = CorpusFormat | Literal["irds"]  # which a name tells, and never a flag
+
 CORPUS_FORMATS: tuple[CorpusFormat, ...] = get_args(CorpusFormat)
 
 _ENDINGS: dict[str, CorpusFormat] = {
@@ -59,11 +62,12 @@ def read_documents(
 ) -> Iterator[Document]:
     """The documents of all sources, in the order of the sources and of each source's lines, rows or sorted paths.
 
-    A format that is not given follows from each source's name; standard input is then JSONL. Memory does not grow with
+    A format that is not given follows from each source's name; standard input is then JSONL. A source such as
+    `irds:beir/scifact` is a set that ir_datasets knows, whatever the format. Memory does not grow with
     the collection. A source without documents yields none, and an id that comes twice is not noticed here.
 
     Raises UsageError (unknown format, standard input named twice) and InputError (a source that is missing or of no
-    known form) at the call, and InputError at the first line that holds no document.
+    known form or name) at the call, and InputError at the first line that holds no document.
     """
     planned = _planned(sources, format)
     return (document for source, form in planned for part in _parts(source, form) for _, document in part.read(fields))
@@ -86,7 +90,7 @@ def locate_document(
     """
     places: list[str] = []
     for source, form in _planned(sources, format):
-        if is_stdio(source) or not (os.path.isfile(source) or os.path.isdir(source)):
+        if is_stdio(source) or not (os.path.isfile(source) or os.path.isdir(source) or is_irds(source)):
             places.append(source_name(source))
             continue
         for part in _parts(source, form):
@@ -102,7 +106,7 @@ class _Part:
     where: Callable[[int], str]
 
 
-def _planned(sources: Sequence[Source], format: CorpusFormat | None) -> list[tuple[Source, CorpusFormat]]:
+def _planned(sources: Sequence[Source], format: CorpusFormat | None) -> list[tuple[Source, _Form]]:
     if format is not None and format not in CORPUS_FORMATS:
         raise UsageError(f"the corpus format {format!r}", expected=f"one of {', '.join(CORPUS_FORMATS)}")
     if sum(map(is_stdio, sources)) > 1:
@@ -112,7 +116,9 @@ def _planned(sources: Sequence[Source], format: CorpusFormat | None) -> list[tup
     return [(source, _form_of(source, format)) for source in sources]
 
 
-def _form_of(source: Source, format: CorpusFormat | None) -> CorpusFormat:
+def _form_of(source: Source, format: CorpusFormat | None) -> _Form:
+    if is_irds(source):
+        return "irds"
     check_source(source)
     if format is not None:
         return format
@@ -127,7 +133,7 @@ def _beir_file(folder: Source) -> Path | None:
     return next((path for name in _BEIR_FILES if (path := Path(folder, name)).is_file()), None)
 
 
-def _parts(source: Source, form: CorpusFormat) -> Iterator[_Part]:
+def _parts(source: Source, form: _Form) -> Iterator[_Part]:
     if form == "folder":
         if is_stdio(source) or not os.path.isdir(source):
             raise InputError("this is no folder", expected="a folder of pages", where=source_name(source))
@@ -144,6 +150,8 @@ def _parts(source: Source, form: CorpusFormat) -> Iterator[_Part]:
         yield _line_part(source, _tsv_documents)
     elif form == "csv":
         yield _line_part(source, _csv_documents)
+    elif form == "irds":
+        yield _Part(partial(_irds_documents, source), item_of(source_name(source)))
     elif form == "parquet":
         yield _Part(partial(_parquet_documents, source), row_of(source_name(source)))
     else:
@@ -178,6 +186,10 @@ def _parquet_documents(source: Source, fields: FieldNames) -> Iterator[tuple[int
 def _tsv_documents(source: Source, fields: FieldNames) -> Iterator[tuple[int, Document]]:
     name = source_name(source)
     return located(tab_rows(read_lines(source), name, _TSV_WIDTHS), _document_of_cells, line_of(name))
+
+
+def _irds_documents(source: Source, fields: FieldNames) -> Iterator[tuple[int, Document]]:
+    return located(irds_records(source, "docs"), _to_document(fields), item_of(source_name(source)))
 
 
 def _to_document(fields: FieldNames) -> Callable[[Record], Document]:

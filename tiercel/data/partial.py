@@ -1,18 +1,20 @@
-"""What of a run is there already? Its rankings, kept beside the target while it is made, so that a stop costs little.
+"""What of a long work is there already? Its batches, kept in a file while it is done, so that a stop costs little.
 
-`TARGET.partial` holds JSON lines. The first says what was asked for. Each other one is a batch of rankings, in the
-order of the run, written and synced before the next batch is begun; a line that a stop cut short is dropped. The file
-holds scores as they are, whatever form the target has, and goes when the target has been written.
+The file holds JSON lines. The first says what was asked for. Each other one is a batch, in the order of the work,
+written and synced before the next batch is begun; a line that a stop cut short is dropped. The file goes when the work
+is done. A run has its rankings, with scores as they are, in `TARGET.partial` beside the file that it will be.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 import orjson
 from filelock import FileLock, Timeout
@@ -25,39 +27,53 @@ from tiercel.types import Ranking
 ENDING = ".partial"
 
 _BEGIN = b'{"tiercel":"partial run","asked":'
-_SHOWN_CHARS = 12  # of a digest
+_DIGEST, _SHOWN = re.compile("([0-9a-f]{12})[0-9a-f]{4,}"), r"\1"  # of a digest, what a message shows
 
 
-class PartialRun:
-    """The batches of rankings that have been made for a target so far. A context manager: it keeps others out.
+def digest_of(records: Iterable[object]) -> str:
+    """Of JSON values in their order: what tells in few characters whether two works were asked for the same."""
+    digest = hashlib.blake2b(digest_size=16)
+    for record in records:
+        digest.update(orjson.dumps(record))
+    return digest.hexdigest()
+
+
+class PartialFile:
+    """The batches of a work that have been done so far. A context manager: it keeps others out.
 
     Args:
-        target: the file that the run will be; a file of its name and ENDING lies beside it.
-        asked: everything that decides what the rankings are, by what messages call it.
+        path: the file.
+        asked: everything that decides what the batches are, by what messages call it.
         restart: forget what is there.
+        anew: what to do to begin anew, in words.
 
     Attributes:
+        name: what messages call the file.
         batches: how many are there.
-        queries: how many rankings they hold.
 
-    Entering raises InputError for a target that cannot be written, for a file of that name that was made for
-    something else (naming what differs) or is none of ours, and where another process is at it.
+    Entering raises InputError for a file that cannot be written, for one that was made for something else (naming what
+    differs) or is none of ours, and where another process is at it.
     """
 
-    def __init__(self, target: Source, asked: Mapping[str, str], *, restart: bool = False) -> None:
-        self._target = Path(os.path.realpath(target))
-        self.path = self._target.with_name(self._target.name + ENDING)
-        self.name = source_name(self.path if os.path.islink(target) else f"{target}{ENDING}")
+    def __init__(
+        self,
+        path: Source,
+        asked: Mapping[str, str],
+        *,
+        restart: bool = False,
+        anew: str = "remove the file to begin anew",
+    ) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.name = source_name(path)
         self.batches = 0
-        self.queries = 0
         self._asked = dict(asked)
         self._restart = restart
+        self._anew = anew
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         self._file: BinaryIO
 
-    def __enter__(self) -> PartialRun:
+    def __enter__(self) -> Self:
         """Take hold of the file and find the end of the last whole batch."""
-        check_target(self._target)
         with writing(self.name, Path(self._lock.lock_file)):
             self._acquire()
         with contextlib.ExitStack() as undo:
@@ -77,32 +93,32 @@ class PartialRun:
             self.path.unlink(missing_ok=True)
         self._release()
 
-    def append(self, rankings: Iterable[Ranking]) -> None:
-        """Keep one more batch: when this returns it is on the disk."""
-        records = [record_of(ranking) for ranking in rankings]
-        self._write(orjson.dumps(records, option=orjson.OPT_APPEND_NEWLINE))
-        self.batches += 1
-        self.queries += len(records)
+    def keep(self, batch: Sequence[Any]) -> None:
+        """Keep one more batch, of JSON values: when this returns it is on the disk."""
+        self._write(orjson.dumps(batch, option=orjson.OPT_APPEND_NEWLINE))
+        self._count(batch)
 
-    def rankings(self) -> Iterator[Ranking]:
-        """All that are kept, in order, read batch by batch."""
+    def kept(self) -> Iterator[Sequence[Any]]:
+        """All that are kept, in order, read one by one; none may be added before the last has been read."""
         self._file.seek(0)
         next(self._file)
-        for line in self._file:
-            yield from map(ranking_of, orjson.loads(line))
+        yield from map(orjson.loads, self._file)
 
     def forget(self) -> None:
-        """The target is written: forget the batches."""
-        self.batches = self.queries = 0
+        """The work is done: forget the batches."""
+        self.batches = 0
+
+    def _count(self, batch: Sequence[Any]) -> None:
+        self.batches += 1
 
     def _acquire(self) -> None:
         try:
             self._lock.acquire()
         except Timeout:
             raise InputError(
-                "another process is making this run",
-                where=source_name(self._target),
-                next_step="Wait for it, stop it, or name another file with --out",
+                "another process is at this work",
+                where=self.name,
+                next_step="Wait for it, stop it, or name another file",
             ) from None
 
     def _release(self) -> None:
@@ -119,9 +135,8 @@ class PartialRun:
             return
         self._check(was)
         end = self._file.tell()
-        while (queries := _rankings_in(self._file.readline())) is not None:
-            self.batches += 1
-            self.queries += queries
+        while (batch := _batch_in(self._file.readline())) is not None:
+            self._count(batch)
             end = self._file.tell()
         self._file.seek(end)
         self._file.truncate()
@@ -142,7 +157,7 @@ class PartialRun:
         raise InputError(
             f"it was begun with {_listed(was, plain or differing)}",
             expected=_listed(self._asked, plain or differing),
-            next_step="Give the command as it was, or begin anew with --restart",
+            next_step=f"Give the command as it was, or {self._anew}",
             where=self.name,
         )
 
@@ -153,13 +168,55 @@ class PartialRun:
             os.fsync(self._file.fileno())
 
 
-def _rankings_in(line: bytes) -> int | None:
-    """How many rankings a line holds; None for the end of the file and for a line that is not whole."""
+class PartialRun(PartialFile):
+    """The rankings that have been made for a run so far, in batches.
+
+    Args:
+        target: the file that the run will be; a file of its name and ENDING lies beside it.
+        asked, restart: as of any work.
+
+    Attributes:
+        queries: how many rankings there are.
+    """
+
+    def __init__(self, target: Source, asked: Mapping[str, str], *, restart: bool = False) -> None:
+        beside = f"{os.path.realpath(target)}{ENDING}"
+        super().__init__(beside, asked, restart=restart, anew="begin anew with --restart")
+        self.name = source_name(beside if os.path.islink(target) else f"{target}{ENDING}")
+        self.queries = 0
+        self._target = target
+
+    def __enter__(self) -> Self:
+        """Take hold of the file. Raises also for a target that cannot be written."""
+        check_target(self._target)
+        return super().__enter__()
+
+    def append(self, rankings: Iterable[Ranking]) -> None:
+        """Keep one more batch: when this returns it is on the disk."""
+        self.keep([record_of(ranking) for ranking in rankings])
+
+    def rankings(self) -> Iterator[Ranking]:
+        """All that are kept, in order, read batch by batch."""
+        for batch in self.kept():
+            yield from map(ranking_of, batch)
+
+    def forget(self) -> None:
+        """The target is written: forget the rankings."""
+        super().forget()
+        self.queries = 0
+
+    def _count(self, batch: Sequence[Any]) -> None:
+        super()._count(batch)
+        self.queries += len(batch)
+
+
+def _batch_in(line: bytes) -> list[Any] | None:
+    """The batch of a line; None for the end of the file and for a line that is not whole."""
     try:
-        return len(orjson.loads(line)) if line.endswith(b"\n") else None
+        return cast(list[Any], orjson.loads(line)) if line.endswith(b"\n") else None
     except orjson.JSONDecodeError:
         return None
 
 
 def _listed(asked: Mapping[str, str], names: Iterable[str]) -> str:
-    return ", ".join(f"{name} {asked.get(name, 'not told')[:_SHOWN_CHARS]}" for name in names)
+    return ", ".join(f"{name} {_DIGEST.sub(_SHOWN, asked.get(name, 'not told'))}" for name in names)

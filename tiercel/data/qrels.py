@@ -1,4 +1,4 @@
-"""Relevance judgments: TREC, BEIR and MS MARCO forms."""
+"""Relevance judgments: TREC, BEIR and MS MARCO forms, and sets by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tiercel.data.files import Source, check_source, decode_lines, is_stdio, read_byte_lines, source_name, write_text
+from tiercel.data.irds import irds_records, is_irds
 from tiercel.data.records import blank_rows, checked_id, columns, excerpt, line_of, located, peeked, tab_rows
 from tiercel.errors import InputError, UsageError
 from tiercel.types import DocId, Qrels, QueryId
@@ -23,7 +24,7 @@ _Judgment: TypeAlias = tuple[QueryId, DocId, int]
 
 
 def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
-    """Judgments from a file or a BEIR folder.
+    """Judgments from a file, a BEIR folder, or a set that ir_datasets knows, such as `irds:beir/scifact/test`.
 
     Files are told by their first line: BEIR's header, four columns (TREC, MS MARCO), or two (every pair is relevant).
     A BEIR folder gives `qrels/<split>.tsv`; without a split, `test` if it is there, else the only one.
@@ -31,19 +32,24 @@ def read_qrels(source: Source, *, split: str | None = None) -> Qrels:
     Raises UsageError for a split that is not there or has to be chosen, and InputError for an empty file, a line of
     other columns, a grade that is no whole number, or a pair that is judged twice with different grades.
     """
-    check_source(source)
-    if not is_stdio(source) and os.path.isdir(source):
-        path: Source = _split_file(Path(source), split)
-    elif split is not None:
+    path = qrels_path(source, split=split)
+    name = source_name(path)
+    return _collected(_irds_judgments(path) if is_irds(path) else _judgments(path, name), name)
+
+
+def qrels_path(source: Source, *, split: str | None = None) -> Source:
+    """What `read_qrels` reads: the file of the split in a BEIR folder, else the source itself. Raises as that does."""
+    if not is_irds(source):
+        check_source(source)
+        if not is_stdio(source) and os.path.isdir(source):
+            return _split_file(Path(source), split)
+    if split is not None:
         raise UsageError(
-            f"the split {split!r} with {source_name(source)}, which is one file",
+            f"the split {split!r} with {source_name(source)}, which is {'a set' if is_irds(source) else 'one file'}",
             expected="a split only with a BEIR folder",
             next_step="Leave the split out",
         )
-    else:
-        path = source
-    name = source_name(path)
-    return _collected(_judgments(path, name), name)
+    return source
 
 
 def write_qrels(qrels: Qrels, target: Source) -> None:
@@ -78,6 +84,11 @@ def _split_file(folder: Path, split: str | None) -> Path:
     if split not in files:
         raise UsageError(f"no split {split!r} in {source_name(folder)}", expected=f"one of {', '.join(files)}")
     return files[split]
+
+
+def _irds_judgments(source: Source) -> Iterator[tuple[int, _Judgment]]:
+    for number, record in irds_records(source, "qrels"):
+        yield number, (QueryId(record["query_id"]), DocId(record["doc_id"]), record["relevance"])
 
 
 def _judgments(source: Source, name: str) -> Iterator[tuple[int, _Judgment]]:

@@ -1,4 +1,4 @@
-"""Queries: JSONL, TSV, CSV, one query a line, BEIR folders and standard input."""
+"""Queries: JSONL, TSV, CSV, one query a line, BEIR folders, sets by name and standard input."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tiercel.data.files import (
     source_name,
     write_text,
 )
+from tiercel.data.irds import irds_records, is_irds, item_of
 from tiercel.data.records import (
     USUAL_NAMES,
     Field,
@@ -64,12 +65,17 @@ def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: Qu
 
     A format that is not given follows from the name. Standard input is told by its first line that is not blank: `{`
     opens JSONL, a tab makes TSV, anything else is one query a line. One query a line takes the line number as id, so
-    that ids agree with the file where a blank line is passed over. Keys that a query has no place for are not kept.
+    that ids agree with the file where a blank line is passed over. A source such as `irds:beir/scifact/test` is a set
+    that ir_datasets knows. Keys that a query has no place for are not kept.
 
     Raises UsageError (unknown format) and InputError (a source or line that cannot be read, an id that comes twice).
     """
     if format is not None and format not in QUERY_FORMATS:
         raise UsageError(f"the query format {format!r}", expected=f"one of {', '.join(QUERY_FORMATS)}")
+    if is_irds(source):
+        name = source_name(source)
+        queries = located(irds_records(source, "queries"), _to_query(fields), item_of(name))
+        return each_query_once(queries, lambda query: query.id, name)
     check_source(source)
     path = _beir_file(source) if format == "beir" or (format is None and os.path.isdir(source)) else source
     name = source_name(path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tiercel.config import CalibrationMethod
 from tiercel.errors import InputError
 from tiercel.evaluation.halves import judged_halves
-from tiercel.evaluation.report import QUERIES_PER_BATCH
+from tiercel.evaluation.observing import QUERIES_PER_BATCH
 from tiercel.protocols import Retriever
 from tiercel.types import Qrels, Query
 

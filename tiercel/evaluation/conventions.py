@@ -50,8 +50,8 @@ _TREC_DL = ("nDCG@10", "RR", "AP", "R@1000")
 
 _NAMES_GRADE = re.compile(r"\brel\s*=")
 
-# Names as the organisers, ir_datasets and Anserini write them.
-_DEV_SMALL = re.compile(r"dev[._/-]small")
+# Names as the organisers, ir_datasets, BEIR (whose split dev is the small one) and Anserini write them.
+_DEV_SMALL = re.compile(r"dev[._/-]small|(?:^|[/:])msmarco/(?:qrels/)?dev(?:\.tsv(?:\.gz)?)?$")
 _DL = re.compile(
     r"(?:trec[._/-]?dl|dl)[._/-]?(?:20)?(19|2[0-3])(?![0-9])|(?<![0-9])20(19|2[0-3])\.?qrels-(?:pass|docs)"
 )

@@ -27,7 +27,7 @@ from tiercel.evaluation.known_items import (
     words_of,
 )
 from tiercel.evaluation.measures import Measure, evaluate
-from tiercel.evaluation.report import QUERIES_PER_BATCH
+from tiercel.evaluation.observing import QUERIES_PER_BATCH
 from tiercel.index.lexical import LexicalRetriever, analyze_queries
 from tiercel.index.store import Index
 from tiercel.protocols import Retriever

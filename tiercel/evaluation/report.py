@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tiercel.errors import UsageError
-from tiercel.evaluation.latency import MAX_TIMED_QUERIES, Latency, measure_latency
+from tiercel.evaluation.latency import MAX_TIMED_QUERIES, Latency
 from tiercel.evaluation.measures import (
     EvaluationResult,
     Measure,
@@ -17,11 +17,9 @@ from tiercel.evaluation.measures import (
     of_grade,
     parse_measure,
 )
-from tiercel.retrieve.trace import NOTHING_COUNTED, CountedRetriever, ReadCount, Trace, TracedRetriever
-from tiercel.types import Qrels, Query, Ranking
-
-QUERIES_PER_BATCH = 64
-"""Queries in flight at once: enough to fill a reranker's batches, few enough to hold all their candidates' texts."""
+from tiercel.evaluation.observing import Observed, StageColumn, observe
+from tiercel.retrieve.trace import NOTHING_COUNTED, ReadCount, TracedRetriever
+from tiercel.types import Qrels, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,30 +182,29 @@ def evaluate_pipeline(
     `evaluate`. Latency is measured before, on at most `latency_limit` queries; 0 leaves it out. Raises InputError
     when no query is judged, and UsageError for a measure that looks deeper than `keep`.
     """
+    judged = judged_queries(queries, qrels, measures=measures, keep=keep)
+    observed = observe(pipeline, judged, keep=keep, latency_limit=latency_limit)
+    return report_of(observed, qrels, measures=measures, keep=keep, unjudged=len(queries) - len(judged))
+
+
+def judged_queries(queries: Sequence[Query], qrels: Qrels, *, measures: Sequence[Measure], keep: int) -> list[Query]:
+    """The queries that an evaluation runs. Raises as `evaluate_pipeline`."""
     _check_depth(measures, keep)
     check_overlap([query.id for query in queries], [query_id for query_id, judgments in qrels.items() if judgments])
-    judged = [query for query in queries if qrels.get(query.id)]
-    latency: Latency | None = None
-    of_stages: list[Latency] = []
-    if latency_limit:
-        latency, of_stages = _latencies(pipeline, judged, keep=keep, limit=latency_limit)
-    before = _counts(pipeline)
-    columns = _run_stages(pipeline, judged, keep=keep)
-    after = _counts(pipeline)
+    return [query for query in queries if qrels.get(query.id)]
+
+
+def report_of(
+    observed: Observed, qrels: Qrels, *, measures: Sequence[Measure], keep: int, unjudged: int
+) -> PipelineReport:
+    """The measures of what a pipeline was seen to do with the judged queries."""
+    latencies: Sequence[Latency | None] = observed.latencies or [None] * (1 + len(observed.columns))
+    whole, *of_stages = latencies
     rows = [
-        replace(
-            _row(column, qrels, measures=measures),
-            latency=of_stages[position] if of_stages else None,
-            read=_since(before.get(column.name), after.get(column.name)),
-        )
-        for position, column in enumerate(columns)
+        replace(_row(column, qrels, measures=measures), latency=latency)
+        for column, latency in zip(observed.columns, of_stages, strict=True)
     ]
-    return PipelineReport(
-        rows=tuple(rows),
-        latency=latency,
-        keep=keep,
-        unjudged_queries=len(queries) - len(judged),
-    )
+    return PipelineReport(rows=tuple(rows), latency=whole, keep=keep, unjudged_queries=unjudged)
 
 
 def _check_depth(measures: Sequence[Measure], keep: int) -> None:
@@ -219,34 +216,7 @@ def _check_depth(measures: Sequence[Measure], keep: int) -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _StageColumn:
-    """One stage over all queries, in batches put together again."""
-
-    name: str
-    rankings: list[Ranking]
-    seconds: float
-    skipped: int
-
-
-def _run_stages(pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int) -> list[_StageColumn]:
-    batches = [
-        pipeline.trace(queries[start : start + QUERIES_PER_BATCH], keep=keep)
-        for start in range(0, len(queries), QUERIES_PER_BATCH)
-    ]
-    return [
-        _StageColumn(
-            name=stage.name,
-            rankings=[trace.stages[position].ranking for batch in batches for trace in batch],
-            # Every trace of a batch carries the batch's seconds.
-            seconds=sum(batch[0].stages[position].seconds for batch in batches),
-            skipped=sum(trace.stages[position].skipped for batch in batches for trace in batch),
-        )
-        for position, stage in enumerate(batches[0][0].stages)
-    ]
-
-
-def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> StageRow:
+def _row(column: StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> StageRow:
     sizes = [len(ranking.hits) for ranking in column.rankings]
     ceiling = of_grade(parse_measure(f"R@{max(1, *sizes)}"), named_grade(measures))
     result = evaluate(column.rankings, qrels, list(dict.fromkeys([*measures, ceiling])))
@@ -263,25 +233,6 @@ def _row(column: _StageColumn, qrels: Qrels, *, measures: Sequence[Measure]) -> 
         seconds=column.seconds,
         ceiling=result.means[ceiling.name],
         run=len(sizes),
+        read=column.read,
         skipped_per_query=column.skipped / len(sizes),
     )
-
-
-def _latencies(
-    pipeline: TracedRetriever, queries: Sequence[Query], *, keep: int, limit: int
-) -> tuple[Latency, list[Latency]]:
-    """Of the whole pipeline and of each stage, over the same queries, one at a time."""
-    traces: list[Trace] = []
-    whole = measure_latency(lambda query: traces.extend(pipeline.trace([query], keep=keep)), queries, limit=limit)
-    timed = traces[-whole.count :]  # what came before was to warm up
-    by_stage = zip(*(trace.stages for trace in timed), strict=True)
-    return whole, [Latency.of(1000 * stage.seconds for stage in stages) for stages in by_stage]
-
-
-def _counts(pipeline: TracedRetriever) -> Mapping[str, ReadCount]:
-    return pipeline.counts() if isinstance(pipeline, CountedRetriever) else {}
-
-
-def _since(before: ReadCount | None, after: ReadCount | None) -> ReadCount:
-    pairs = zip(before or NOTHING_COUNTED, after or NOTHING_COUNTED, strict=True)
-    return ReadCount(*(None if old is None or new is None else new - old for old, new in pairs))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tiercel.evaluation.halves import judged_halves
 from tiercel.evaluation.latency import Latency, measure_latency
 from tiercel.evaluation.measures import EvaluationResult, Measure, evaluate
-from tiercel.evaluation.report import QUERIES_PER_BATCH
+from tiercel.evaluation.observing import QUERIES_PER_BATCH
 from tiercel.evaluation.significance import confidence_interval, paired_differences, paired_t_test
 from tiercel.evaluation.variants import OF_RECALL, OF_RERANKING, Propose
 from tiercel.protocols import Retriever

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,10 @@ class Index:
         records = [record for view in self.views for record in (view.record, view.record.deletes) if record]
         files = (file for record in records for file in record.files.values())
         return sum(file.size_bytes for file in files) + 2 * commit_file(self.path, self.manifest.commit).stat().st_size
+
+    def digest(self) -> str:
+        """Of all that the commit holds: its manifest names every file with its digest."""
+        return hashlib.blake2b(commit_file(self.path, self.manifest.commit).read_bytes(), digest_size=16).hexdigest()
 
     def _open(self, known: dict[str, Segment]) -> tuple[Manifest, list[View]]:
         manifest, hold = hold_last_commit(self.path)
