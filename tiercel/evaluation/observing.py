@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tiercel.data.partial import PartialFile
-from tiercel.data.runs import ranking_of, record_of
 from tiercel.evaluation.latency import MAX_TIMED_QUERIES, Latency, measure_latency
 from tiercel.retrieve.trace import NOTHING_COUNTED, CountedRetriever, ReadCount, Trace, TracedRetriever
 from tiercel.types import Query, Ranking
+
+if TYPE_CHECKING:
+    from tiercel.data.partial import PartialFile
 
 QUERIES_PER_BATCH = 64
 """Queries in flight at once: enough to fill a reranker's batches, few enough to hold all their candidates' texts."""
@@ -156,6 +157,8 @@ def _since(before: ReadCount | None, after: ReadCount | None) -> ReadCount:
 
 
 def _record_of(column: StageColumn) -> dict[str, Any]:
+    from tiercel.data.runs import record_of
+
     return {
         "name": column.name,
         "rankings": [record_of(ranking) for ranking in column.rankings],
@@ -166,5 +169,7 @@ def _record_of(column: StageColumn) -> dict[str, Any]:
 
 
 def _column_of(record: Mapping[str, Any]) -> StageColumn:
+    from tiercel.data.runs import ranking_of
+
     rankings = [ranking_of(ranking) for ranking in record["rankings"]]
     return StageColumn(record["name"], rankings, record["seconds"], record["skipped"], ReadCount(*record["read"]))
