@@ -121,7 +121,9 @@ class Engine:
                 f"a pipeline with the model {min(named)!r}",
                 expected=f"the server's own, {self.options.reranker!r}" if self.options.reranker else "none named",
             )
-        candidates = resolve_keeps(spec.keeps, kind.k)[0] if spec.reranks else 0
+        # Stages without a model compare vectors that the index keeps, which costs about what recall does.
+        reads = any(stage.model for stage in spec.reranks)
+        candidates = resolve_keeps(spec.keeps, kind.k)[0] if reads else 0
         size = _USUAL_SIZE + candidates * _CANDIDATE_SIZE
         items = [Item(query, size + len(query.text) + sum(map(len, query.history))) for query in queries]
         return await self._batcher.submit(kind._replace(pipeline=pipeline), items)
