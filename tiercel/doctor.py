@@ -132,7 +132,7 @@ def _models(settings: Settings) -> Iterator[Check]:
             yield Check(f"encoder {name}", "ok", source.origin)
     folder = settings.cache_dir / "models"
     exported = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    yield Check("exported models", "ok", ", ".join(exported) or "none yet: the first index makes one")
+    yield Check("exported models", "ok", ", ".join(exported) or "none yet")
 
 
 def _cache(settings: Settings) -> Iterator[Check]:

@@ -22,7 +22,13 @@ from tiercel.data.records import FieldNames
 from tiercel.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiercel.app import SearchOptions
+    from tiercel.config import Precision
     from tiercel.evaluation.measures import Measure
+    from tiercel.index.store import Index
+    from tiercel.retrieve.spec import PipelineSpec
 
 TUNED_MEASURES = ("nDCG@10",)
 
@@ -52,14 +58,13 @@ def tune(
     the pipeline as given, or fast enough where that is not, gets a name in the index, which --pipeline then takes.
     """
     from tiercel import app
-    from tiercel.commands.options import check_reranking
     from tiercel.data.qrels import read_qrels
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.measures import parse_measures
     from tiercel.evaluation.tuning import Search
     from tiercel.evaluation.tuning import tune as look
     from tiercel.index.pipelines import check_pipeline_name, name_pipeline
-    from tiercel.reranking import STAGES, RerankOptions
+    from tiercel.reranking import STAGES
     from tiercel.screen import say
     from tiercel.screen_tuning import print_tuned
 
@@ -69,14 +74,9 @@ def tune(
         raise UsageError(f"--latency-ms {latency_ms:g}", expected="a number above 0")
     if queries == qrels == "-":
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
-    named = [app.find_pipeline(index, pipeline)] if pipeline else []
-    reranking = RerankOptions(precision=precision)
-    check_reranking(reranking, named)
+    opened, spec, options = _subject(index, pipeline, precision)
     judgments = read_qrels(qrels, split=split)
     asked = read_queries(queries, fields=FieldNames(id=query_id_field, text=query_text_field), format=query_format)
-    opened = app.open_index(index)
-    (spec,) = named or [app.default_pipeline(opened)]
-    options = app.SearchOptions(reranking=reranking, say=say)
     make = partial(app.make_pipelines, opened, settings=Settings.from_environment(), options=options)
     search = Search(_keep(wanted), latency_ms, seed, say)
     found = look(spec, make, asked, judgments, measures=wanted, search=search)
@@ -114,25 +114,32 @@ def calibrate(
     judged counts as not relevant.
     """
     from tiercel import app, calibrating
-    from tiercel.commands.options import check_reranking
     from tiercel.data.qrels import read_qrels
     from tiercel.data.queries import read_queries
     from tiercel.evaluation.calibration import calibrate as fit
-    from tiercel.reranking import RerankOptions
-    from tiercel.screen import say
     from tiercel.screen_tuning import print_calibrated
 
     if queries == qrels == "-":
         raise UsageError("standard input (-) named twice", expected="it once: it can be read only once")
-    named = [app.find_pipeline(index, pipeline)] if pipeline else []
-    reranking = RerankOptions(precision=precision)
-    check_reranking(reranking, named)
+    opened, spec, options = _subject(index, pipeline, precision)
     judgments = read_qrels(qrels, split=split)
     asked = read_queries(queries, fields=FieldNames(id=query_id_field, text=query_text_field), format=query_format)
-    opened = app.open_index(index)
-    (spec,) = named or [app.default_pipeline(opened)]
-    options = app.SearchOptions(reranking=reranking, say=say)
     cascade = app.make_pipeline(opened, spec, settings=Settings.from_environment(), options=options)
     found = fit(cascade, asked, judgments, method=method, keep=k, seed=seed)
     calibrating.keep(index, spec, found.calibration, options)
     print_calibrated(found, str(spec), as_json=as_json)
+
+
+def _subject(path: Path, pipeline: str, precision: Precision | None) -> tuple[Index, PipelineSpec, SearchOptions]:
+    """The index, the pipeline of it that is meant, and how it is to be asked."""
+    from tiercel import app
+    from tiercel.commands.options import check_reranking
+    from tiercel.reranking import RerankOptions
+    from tiercel.screen import say
+
+    named = [app.find_pipeline(path, pipeline)] if pipeline else []
+    reranking = RerankOptions(precision=precision)
+    check_reranking(reranking, named)
+    index = app.open_index(path)
+    (spec,) = named or [app.default_pipeline(index)]
+    return index, spec, app.SearchOptions(reranking=reranking, say=say)

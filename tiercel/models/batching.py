@@ -13,6 +13,11 @@ from tiercel.errors import ModelError
 # On a GPU a run must be large to pay; the figure bounds the padded tokens of one run.
 GPU_BATCH_TOKENS = 32_768
 
+# On a CPU pairs of exactly one length share a run of so many tokens: nothing is padded, each has the bits that it has
+# alone, and short ones share what a run costs whatever its size. Longer runs fall out of the cache. Vectors of texts do
+# not share runs: onnxruntime's mean over tokens adds in another order when there are several.
+CPU_RUN_TOKENS = 320
+
 
 def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, takes: str, where: str) -> int | None:
     """Most padded tokens of one run; None for runs without padding, which is what the CPU does unless told.
@@ -28,12 +33,6 @@ def batch_budget(batch_tokens: int | None, *, provider: str, is_masked: bool, ta
             where=where,
         )
     return budget
-
-
-# On a CPU pairs of exactly one length share a run of so many tokens: nothing is padded, each has the bits that it has
-# alone, and short ones share what a run costs whatever its size. Longer runs fall out of the cache. Vectors of texts do
-# not share runs: onnxruntime's mean over tokens adds in another order when there are several.
-CPU_RUN_TOKENS = 320
 
 
 class PaddedBatch(NamedTuple):
