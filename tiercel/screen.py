@@ -17,19 +17,14 @@ import orjson
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from tiercel.data.candidates import Candidates
-    from tiercel.doctor import Check
     from tiercel.evaluation.measures import EvaluationResult
     from tiercel.evaluation.report import SetReport
     from tiercel.index.manifest import SegmentRecord
     from tiercel.index.store import Index
     from tiercel.indexing import Deleted
-    from tiercel.models.bench import BenchReport
-    from tiercel.models.zoo import KnownModel
     from tiercel.types import DocId, Document, Hit, QueryId, Ranking
 
 _T = TypeVar("_T")
@@ -200,7 +195,7 @@ def print_set_reports(sets: Sequence[SetReport], index: Index, *, as_json: bool)
 
 def index_note(index: Index) -> str:
     """In words, how large an index is."""
-    return f"{index.path}: {len(index):,} documents, {_size(index.size_bytes())}"
+    return f"{index.path}: {len(index):,} documents, {shown_size(index.size_bytes())}"
 
 
 def print_run_results(
@@ -267,7 +262,7 @@ def print_info(index: Index, *, as_json: bool) -> None:
     rows = [
         ["index", str(index.path)],
         ["documents", f"{manifest.documents:,}"],
-        ["size", _size(index.size_bytes())],
+        ["size", shown_size(index.size_bytes())],
         ["commit", str(manifest.commit)],
         ["analyzer", f"{settings.analyzer} ({settings.analyzer_fingerprint})"],
     ]
@@ -335,7 +330,7 @@ def _described_segment(record: SegmentRecord) -> str:
         cut = f", {tokens['truncated']:,} rows cut" if tokens["truncated"] else ""
         each = f"{tokens['per_row']:.1f} a row, {tokens['bytes_per_token']:.0f} bytes each"
         facts.append(f"{tokens['vectors']:,} token vectors ({each}{cut})")
-    parts = ", ".join(f"{part} {_size(size)}" for part, size in _bytes_by_part(record).items())
+    parts = ", ".join(f"{part} {shown_size(size)}" for part, size in _bytes_by_part(record).items())
     return f"{', '.join(facts)}; {parts}"
 
 
@@ -347,96 +342,6 @@ def print_verified(index: Index, *, as_json: bool) -> None:
     size = index.size_bytes()
     legs = "the same documents in every leg"
     typer.echo(f"{shown(str(index.path))}: {len(index)} documents, {size} bytes, every file as it was written, {legs}")
-
-
-def print_model(folder: Path, *, as_json: bool = False) -> None:
-    """What an exported model is, and how near it is to its source."""
-    from tiercel.models.description import read_description
-
-    description = read_description(folder)
-    if as_json:
-        facts = asdict(description)
-        del facts["probe"]
-        print_json({**facts, "folder": str(folder)})
-        return
-    rows = [
-        ["model", f"{description.name} ({description.source})"],
-        ["family", description.family],
-        ["folder", str(folder)],
-        ["backend", description.backend],
-        ["precision", description.precision],
-        *([["dimension", str(description.dimension)]] if description.dimension else []),
-        ["max tokens", str(description.max_tokens)],
-        *([["max query tokens", str(query["max_tokens"])]] if (query := description.extra.get("query")) else []),
-        ["graph", description.graph],
-        ["licence", description.licence or "not stated"],
-        *([key.replace("_", " "), f"{value:.6g}"] for key, value in description.parity.items()),
-        ["fingerprint", description.fingerprint],
-    ]
-    print_table(["", ""], rows, header=False)
-
-
-def print_bench(report: BenchReport, *, as_json: bool) -> None:
-    """How fast a model is in each form, how near to torch, and which form later uses take."""
-    from tiercel.models.bench import MIN_SPEARMAN, MIN_TOP10
-
-    if as_json:
-        print_json(
-            {
-                "unit": report.unit,
-                "forms": [asdict(found) for found in report.figures],
-                "left_out": list(report.left_out),
-                "bar": {"spearman": MIN_SPEARMAN, "top10": MIN_TOP10},
-                "best": asdict(report.best),
-                "kept": str(report.kept),
-            }
-        )
-        return
-    rows = [
-        [
-            found.name,
-            f"{found.rate:.1f}",
-            f"{found.ratio:.2f}",
-            f"{found.spearman:.4f}",
-            f"{found.top10:.3f}",
-            _size(found.size_bytes) if found.size_bytes else "",
-        ]
-        for found in report.figures
-    ]
-    print_table(["form", f"{report.unit}/s", "ratio", "spearman", "top 10", "size"], rows)
-    notes = [f"not measured: {line}" for line in report.left_out]
-    bar = f"of those with a rank correlation of {MIN_SPEARMAN} and {MIN_TOP10} of the ten best of torch fp32"
-    notes.append(f"later uses of this model take {report.best}, the fastest {bar}; kept in {report.kept}")
-    print_notes(notes)
-
-
-def print_models(models: Sequence[KnownModel], *, as_json: bool) -> None:
-    """What models this machine has: name, family, precision, size, licence, digest, folder."""
-    if as_json:
-        print_json({"models": [{**asdict(model), "folder": str(model.folder)} for model in models]})
-        return
-    rows = [
-        [
-            model.name,
-            model.family or "bundled, not exported",
-            model.backend,
-            model.precision,
-            _size(model.size_bytes),
-            model.licence or "not stated",
-            model.digest[:16],
-            str(model.folder),
-        ]
-        for model in models
-    ]
-    print_table(["model", "family", "backend", "precision", "size", "licence", "digest", "folder"], rows)
-
-
-def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
-    """What `doctor` found."""
-    if as_json:
-        print_json({"checks": [asdict(check) for check in checks]})
-        return
-    print_table(["", "check", "found"], [[check.status, check.name, check.found] for check in checks], header=False)
 
 
 def _say_empty(ranking: Ranking, index: Index, where: str, least: float | None) -> None:
@@ -461,7 +366,8 @@ def one_line(text: str) -> str:
     return shown(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
 
 
-def _size(count: int) -> str:
+def shown_size(count: int) -> str:
+    """Bytes as a person reads them: megabytes from a tenth of one on."""
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 

@@ -33,7 +33,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Turn a model into ONNX, prove that it gives the same, and keep it in the cache."""
-    from tiercel.screen import print_bench, print_model, say
+    from tiercel.screen import say
+    from tiercel.screen_models import print_bench, print_model
 
     settings = Settings.from_environment()
     if not bench:
@@ -57,7 +58,7 @@ def export(
 def models(as_json: AsJson = False) -> None:
     """List the models that this machine has: bundled packages and exports in the cache."""
     from tiercel.models.zoo import known_models
-    from tiercel.screen import print_models
+    from tiercel.screen_models import print_models
 
     print_models(known_models(Settings.from_environment().cache_dir), as_json=as_json)
 
@@ -65,7 +66,7 @@ def models(as_json: AsJson = False) -> None:
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine: packages, providers, models, cache."""
     from tiercel.doctor import examine
-    from tiercel.screen import print_checks
+    from tiercel.screen_models import print_checks
 
     checks = examine(Settings.from_environment())
     print_checks(checks, as_json=as_json)
