@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
-from tiercel.reranking import STAGES, IndexTokens, RerankOptions, Workshop, make_stage
+from tiercel.reranking import STAGES, IndexTokens, IndexVectors, RerankOptions, Workshop, make_stage
 from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
 from tiercel.token_models import made_tokens, stored_token_model
@@ -247,15 +247,17 @@ class Models:
     def reranker(self, name: str, model: str) -> Reranker:
         """The reranker of a stage; see `tiercel.reranking.make_stage`."""
         if (name, model) not in self._rerankers:
-            from tiercel.index.stored_tokens import StoredTokens
+            from tiercel.index.stored_tokens import StoredTokens, row_vectors
 
+            kept, views = self.index.manifest.settings, self.index.views
             tokens = IndexTokens(
-                self.index.manifest.settings.tokens,
-                StoredTokens(self.index.views),
+                kept.tokens,
+                StoredTokens(views),
                 self._token_encoder,
                 str(self.index.path),
             )
-            workshop = Workshop(self.settings, self._reranking, self._say, tokens)
+            vectors = IndexVectors(kept.encoder, StoredTokens(views, of=row_vectors), self.encoder)
+            workshop = Workshop(self.settings, self._reranking, self._say, tokens, vectors)
             self._rerankers[name, model] = make_stage(name, model, workshop)
         return self._rerankers[name, model]
 

@@ -13,8 +13,9 @@ from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
 if TYPE_CHECKING:
-    from tiercel.index.manifest import TokensRecord
+    from tiercel.index.manifest import EncoderRecord, TokensRecord
     from tiercel.models.description import ModelFamily
+    from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import CandidateGroup, Reranker, TokenEncoder
     from tiercel.rerankers.late_interaction import TokenSource
 
@@ -87,13 +88,29 @@ class IndexTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexVectors:
+    """The dense vectors of the index whose hits are reranked.
+
+    Attributes:
+        record: which encoder made them; None where the index has none.
+        source: where they are, one a row.
+        encoder: loads the encoder that made them; what it is given is what the user calls it, "" for any.
+    """
+
+    record: EncoderRecord | None
+    source: TokenSource
+    encoder: Callable[[str], OnnxEncoder]
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
-    """What rerankers are made with. `tokens`: None where what is reranked is not of an index."""
+    """What rerankers are made with. `tokens`, `vectors`: None where what is reranked is not of an index."""
 
     settings: Settings
     options: RerankOptions = RerankOptions()
     say: Callable[[str], None] = lambda line: None
     tokens: IndexTokens | None = None
+    vectors: IndexVectors | None = None
 
 
 def make_stage(name: str, model: str, workshop: Workshop) -> Reranker:
@@ -156,8 +173,7 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     from tiercel.rerankers.late_interaction import LateInteraction
 
     settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
-    if options.score == "sigmoid":
-        raise UsageError("--score sigmoid with late interaction", expected="--score logit: its scores are no logits")
+    _check_score(options, "late interaction")
     record = tokens.record if tokens else None
     if not model:
         if tokens is None or record is None:
@@ -184,7 +200,44 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     return LateInteraction(encoder, stored=stored, threads=settings.threads)
 
 
-STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late}
+def _check_score(options: RerankOptions, what: str) -> None:
+    if options.score == "sigmoid":
+        raise UsageError(f"--score sigmoid with {what}", expected="--score logit: its scores are no logits")
+
+
+def _pair(model: str, workshop: Workshop) -> Reranker:
+    """A head over two vectors: over the index's own where its encoder has one, else over vectors made as asked."""
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.models.forms import Wanted
+    from tiercel.models.pair_head import read_head
+    from tiercel.models.zoo import prepare_model
+    from tiercel.rerankers.pair_head import PairReranker
+
+    settings, vectors = workshop.settings, workshop.vectors
+    _check_score(workshop.options, "a head over two vectors")
+    if not model:
+        if vectors is None:
+            raise UsageError("the stage pair without a model", expected="pair:MODEL, an encoder with a head")
+        encoder = vectors.encoder("")
+        return PairReranker(encoder, read_head(encoder.folder), stored=vectors.source)
+    record = vectors.record if vectors else None
+    meant = record if record and record.name == lasting_name(model) else None
+    folder = prepare_model(
+        model,
+        family="encoder",
+        wanted=Wanted(workshop.options.precision or (meant.precision if meant else None), provider=settings.provider),
+        cache_dir=settings.cache_dir,
+        offline=settings.offline,
+        progress=workshop.say,
+    )
+    encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
+    stored = vectors.source if vectors and record and record.fingerprint == encoder.fingerprint else None
+    if stored is None and vectors is not None:
+        workshop.say(f"pair:{model}: the index's vectors are another encoder's, so candidates are encoded as they come")
+    return PairReranker(encoder, read_head(folder), stored=stored)
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late, "pair": _pair}
 """What makes the reranker of each stage, by the stage's name."""
 
 _STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}

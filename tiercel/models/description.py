@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from tiercel.config import Backend, Precision
 from tiercel.errors import ModelError
+from tiercel.models.pair_head import HEAD_FILE
 
 FORMAT = 3
 
@@ -26,7 +27,7 @@ TOKENIZER_FILE = "tokenizer.json"
 _CHUNK_BYTES = 1 << 20
 
 # What decides the vectors of a source folder; a changed README or picture does not.
-_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata"}
+_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata", ".npz"}
 
 ModelFamily = Literal["encoder", "cross-encoder", "late-interaction"]
 """What a model makes of texts: one vector of each, one score of a pair, one vector of every token."""
@@ -112,7 +113,7 @@ class ModelDescription:
 
 
 def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
-    """Digest, as hex, of the graph, the tokenizer and the settings that decide what the model in `folder` gives.
+    """Digest, as hex, of everything that decides what the model in `folder` gives: graph, tokenizer, head, settings.
 
     The fingerprint that `description` itself holds has no part in it.
     """
@@ -129,6 +130,8 @@ def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (GRAPH_FILE, TOKENIZER_FILE):
         digest.update(file_digest(folder / name))
+    if (folder / HEAD_FILE).is_file():  # few encoders have one
+        digest.update(file_digest(folder / HEAD_FILE))
     return digest.hexdigest()
 
 

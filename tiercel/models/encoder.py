@@ -21,6 +21,9 @@ class OnnxEncoder:
     caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
     of like length are padded into batches of at most `batch_tokens`.
 
+    Attributes:
+        folder: which it is made from.
+
     Args:
         folder: holds tiercel.json, model.onnx and tokenizer.json; a late-interaction model that also gives a vector of
             the whole text will do.
@@ -36,6 +39,7 @@ class OnnxEncoder:
     def __init__(
         self, folder: Path, *, provider: str = "cpu", threads: int = 1, batch_tokens: int | None = None
     ) -> None:
+        self.folder = folder
         self._model = LoadedModel(
             folder, family="encoder", provider=provider, threads=threads, batch_tokens=batch_tokens
         )

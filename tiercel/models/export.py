@@ -168,6 +168,9 @@ class FamilyExport(ABC, Generic[Values]):
         """What is put before queries and documents."""
         return Prompts()
 
+    def copy(self, folder: Path) -> None:
+        """Put into `folder` what of the source goes along as it is."""
+
     def extra(self, model: Any) -> dict[str, Any]:
         """Settings that only this family has, as JSON has them; part of the fingerprint."""
         return {}
@@ -216,6 +219,7 @@ def export_model(
         export.form = form
         parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
+        export.copy(folder)
         description = ModelDescription(
             family=export.family,
             name=source.name,
