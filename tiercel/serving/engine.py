@@ -51,9 +51,10 @@ class SearchKind(NamedTuple):
 
 
 class EncodeKind(NamedTuple):
-    """The same for texts that are encoded: which prompt they are given."""
+    """The same for texts that are encoded: which prompt they are given, and whether long ones are cut or refused."""
 
     is_query: bool
+    may_cut: bool = True
 
 
 class RerankKind(NamedTuple):
@@ -155,10 +156,10 @@ class Engine:
             return score
         return math.exp(-math.log1p(math.exp(-score))) if score > -_STEEP else math.exp(score)
 
-    async def encode(self, texts: Sequence[str], *, is_query: bool) -> list[FloatVector]:
-        """A vector of each text."""
+    async def encode(self, texts: Sequence[str], kind: EncodeKind) -> list[FloatVector]:
+        """A vector of each text. Raises UsageError for one that is too long where none may be cut."""
         self.served_encoder()
-        return await self._batcher.submit(EncodeKind(is_query), [Item(text, len(text) + 1) for text in texts])
+        return await self._batcher.submit(kind, [Item(text, len(text) + 1) for text in texts])
 
     async def add(self, documents: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Add documents in one commit, and answer from it."""
@@ -183,7 +184,7 @@ class Engine:
         return _there(self, self._reranker, "a reranker")
 
     def served_encoder(self) -> OnnxEncoder:
-        """The model of /v1/embeddings."""
+        """The model of /v1/embeddings and /embed."""
         return _there(self, self._encoder, "an encoder")
 
     def _changed_index(self) -> SearchIndex:
@@ -223,7 +224,19 @@ class Engine:
         if isinstance(kind, RerankKind):
             return self.served_reranker().score(items)
         encoder = self.served_encoder()
+        if not kind.may_cut:
+            _check_whole(encoder, items, is_query=kind.is_query)
         return list(encoder.encode_queries(items) if kind.is_query else encoder.encode_documents(items))
+
+
+def _check_whole(encoder: OnnxEncoder, texts: Sequence[str], *, is_query: bool) -> None:
+    for text, reading in zip(texts, encoder.readings(texts, query=is_query), strict=True):
+        if reading.end < len(text):
+            raise UsageError(
+                f"a text of {len(text)} characters, of which the model reads {reading.end}",
+                expected=f"at most {encoder.max_tokens} tokens",
+                next_step="Shorten it, or ask for truncate",
+            )
 
 
 def _there(engine: Engine, part: _Part | None, name: str) -> _Part:

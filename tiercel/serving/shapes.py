@@ -14,6 +14,8 @@ Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
 
 MOST_TEXTS = 2048
 
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+
 
 class Strict(BaseModel):
     """A body of ours: a field that is not known is a mistake."""
@@ -135,7 +137,7 @@ class TeiRank(BaseModel):
 class EmbeddingsRequest(Lenient):
     """OpenAI's; `input_type` is ours: which prompt the model is given, where it has any."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: Texts
     model: Name | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -157,6 +159,17 @@ class EmbeddingsResponse(BaseModel):
     data: list[Embedding]
     model: str
     usage: dict[str, int]
+
+
+class TeiEmbedRequest(Lenient):
+    """Of Text Embeddings Inference; with `truncate` false a text that is longer than the model reads is refused."""
+
+    inputs: Texts
+    normalize: bool = True
+    truncate: bool | None = None
+    truncation_direction: Literal["Right", "right"] = "Right"
+    prompt_name: Literal["document", "query"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
 class NewDocument(BaseModel):
