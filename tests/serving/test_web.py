@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,7 +13,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -159,46 +157,6 @@ def test_openapi_describes_the_routes(server: Server) -> None:
         "/documents",
         "/ready",
     } <= set(paths)
-
-
-def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
-    response = server.http.get("/", headers={"Authorization": ""})
-    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert "//" not in response.text.replace("// ", "")
-    assert "innerHTML" not in response.text  # what is found is text, whatever it holds
-    inputs = set(re.findall(r'<input id="(\w+)"', response.text))
-    assert inputs == set(re.findall(r'<label for="(\w+)"', response.text)) == {"query", "where", "pipeline", "k", "key"}
-
-
-def shown(server: Server, tmp_path: Path, **asked: str) -> str:
-    """The page's text in headless Chromium, once it has searched."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom",
-        f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000",
-        f"{server.url}/?{urlencode(asked)}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=90, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_page_in_a_browser(start: Start, dense_index: Path, tmp_path: Path) -> None:
-    server = start(str(dense_index))
-    page = shown(server, tmp_path, query="falcons in winter", k="2")
-    assert "2 documents" in page
-    assert "<strong>Falcons</strong><p>the <mark>falcon</mark> hunts in <mark>winter</mark></p>" in page
-    assert re.findall(r"<h3>(\S+) ·", page) == ["bm25", "dense", "bm25+dense"]
-    page = shown(server, tmp_path, query="falcon", where="year = 2021")
-    assert "1 document<" in page
-    assert "<strong>d2</strong>" in page
-    assert "Nothing was found." in shown(server, tmp_path, query="falcon", where="year = 1900")
-    page = shown(server, tmp_path, query="falcon", pipeline="bm26")
-    assert re.search(r'<p id="status"[^>]*class="error">[^<]*no recall leg called', page)
-    assert '<main id="answer" hidden=""' in page
 
 
 def test_a_slow_caller_is_let_go(start: Start, dense_index: Path) -> None:

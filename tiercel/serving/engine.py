@@ -8,14 +8,13 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tiercel.api import SearchIndex, loaded_encoder, loaded_reranker
+from tiercel.api import Answer, SearchIndex, loaded_encoder, loaded_reranker
 from tiercel.errors import TiercelError, UsageError
 from tiercel.protocols import CandidateGroup
 from tiercel.retrieve.spec import parse, resolve_keeps
-from tiercel.retrieve.trace import Trace
 from tiercel.serving.batching import Batch, Batcher, Item
 from tiercel.serving.options import ServeOptions
-from tiercel.types import DocId, Document, FoundDocument, Query, QueryId
+from tiercel.types import DocId, Document, Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.models.encoder import OnnxEncoder
@@ -48,6 +47,7 @@ class SearchKind(NamedTuple):
     pipeline: str
     where: str
     k: int
+    explain: bool = False
 
 
 class EncodeKind(NamedTuple):
@@ -110,8 +110,8 @@ class Engine:
         if not self._ready:
             raise NotReadyError("models are being loaded", next_step="Try again in a second")
 
-    async def search(self, queries: Sequence[Query], kind: SearchKind) -> list[tuple[list[FoundDocument], Trace]]:
-        """Hits and stages of each query."""
+    async def search(self, queries: Sequence[Query], kind: SearchKind) -> list[Answer]:
+        """The answer to each query; with the tokens that late interaction compared, where it is to be explained."""
         index = self.served_index()
         pipeline = kind.pipeline or self.options.pipeline or index.default_pipeline
         spec = parse(pipeline)
@@ -124,7 +124,7 @@ class Engine:
             )
         # Stages without a model compare vectors that the index keeps, which costs about what recall does.
         reads = any(stage.model for stage in spec.reranks)
-        candidates = resolve_keeps(spec.keeps, kind.k)[0] if reads else 0
+        candidates = (resolve_keeps(spec.keeps, kind.k)[0] if reads else 0) + (kind.k if kind.explain else 0)
         size = _USUAL_SIZE + candidates * _CANDIDATE_SIZE
         items = [Item(query, size + len(query.text) + sum(map(len, query.history))) for query in queries]
         return await self._batcher.submit(kind._replace(pipeline=pipeline), items)
@@ -220,7 +220,8 @@ class Engine:
 
     def _run(self, kind: Any, items: Sequence[Any]) -> Sequence[Any]:
         if isinstance(kind, SearchKind):
-            return self.served_index().trace(items, kind.k, where=kind.where, pipeline=kind.pipeline)
+            index = self.served_index()
+            return index.trace(items, kind.k, where=kind.where, pipeline=kind.pipeline, tokens=kind.explain)
         if isinstance(kind, RerankKind):
             return self.served_reranker().score(items)
         encoder = self.served_encoder()

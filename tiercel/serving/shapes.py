@@ -30,7 +30,7 @@ class Lenient(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` is one text or several; `explain` asks for what every stage ranked, and for the terms that matched."""
+    """`query` is one text or several; `explain` asks for what every stage ranked, and for what matched."""
 
     query: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
     k: Count = 10
@@ -40,10 +40,28 @@ class SearchRequest(Strict):
     explain: bool = False
 
 
+class TokenPair(BaseModel):
+    """A token of the query, and the most similar one of the document; `span` is None if that is not of the text."""
+
+    asked: str
+    found: str | None
+    span: tuple[int, int] | None
+    similarity: float
+
+
+class TokenPairs(BaseModel):
+    """What late interaction compared: the tokens of the query, in order, with those of `text` up to `end`."""
+
+    text: str
+    end: int
+    score: float
+    pairs: list[TokenPair]
+
+
 class FoundHit(BaseModel):
     """A document with its scores; `text` is the passage that matched, `matches` where it holds terms of the query.
 
-    Offsets count characters.
+    `tokens` is there where late interaction reranked it. Offsets count characters.
     """
 
     id: str
@@ -54,6 +72,7 @@ class FoundHit(BaseModel):
     span: tuple[int, int] | None
     metadata: dict[str, Any]
     matches: list[tuple[int, int]] | None = None
+    tokens: TokenPairs | None = None
 
 
 class StageHits(BaseModel):

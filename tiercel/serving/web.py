@@ -28,7 +28,8 @@ from tiercel.serving.options import ServeOptions
 from tiercel.types import FoundDocument, Query, QueryId
 
 if TYPE_CHECKING:
-    from tiercel.api import SearchIndex
+    from tiercel.api import Answer, SearchIndex
+    from tiercel.parts import TokenParts
     from tiercel.retrieve.trace import Trace
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -106,17 +107,18 @@ def _search_routes(engine: Engine) -> APIRouter:
         queries = [Query(QueryId(""), text, tuple(request.history)) for text in texts]
         index = engine.served_index()
         commit = index.commit
-        answers = await engine.search(queries, SearchKind(request.pipeline, request.where, request.k))
+        kind = SearchKind(request.pipeline, request.where, request.k, request.explain)
+        answers = await engine.search(queries, kind)
         results = [
             shapes.Found(
                 query=text,
-                hits=list(map(_found_hit, hits)),
-                stages=_stages(trace, request.k) if request.explain else None,
+                hits=list(map(_found_hit, answer.found)),
+                stages=_stages(answer.trace, request.k) if request.explain else None,
             )
-            for text, (hits, trace) in zip(texts, answers, strict=True)
+            for text, answer in zip(texts, answers, strict=True)
         ]
         if request.explain:
-            await asyncio.to_thread(_mark, index, results)
+            await asyncio.to_thread(_mark, index, results, answers)
         return shapes.SearchResponse(results=results, commit=commit)
 
     return router
@@ -149,10 +151,25 @@ def _document_routes(engine: Engine) -> APIRouter:
     return router
 
 
-def _mark(index: SearchIndex, results: Sequence[shapes.Found]) -> None:
-    for found in results:
+def _mark(index: SearchIndex, results: Sequence[shapes.Found], answers: Sequence[Answer]) -> None:
+    for found, answer in zip(results, answers, strict=True):
         for hit in found.hits:
             hit.matches = index.matches(found.query, hit.text)
+        for hit, parts in zip(found.hits, answer.tokens, strict=False):
+            hit.tokens = _token_pairs(parts)
+
+
+def _token_pairs(parts: TokenParts) -> shapes.TokenPairs:
+    pairs = [
+        shapes.TokenPair(
+            asked=match.asked.text,
+            found=match.found.text if match.found else None,
+            span=match.found[1:] if match.found and match.found.end > match.found.start else None,
+            similarity=match.similarity,
+        )
+        for match in parts.tokens
+    ]
+    return shapes.TokenPairs(text=parts.read.text, end=parts.read.end, score=parts.score, pairs=pairs)
 
 
 def _found_hit(hit: FoundDocument) -> shapes.FoundHit:
