@@ -143,7 +143,8 @@ class SearchIndex:
         commit = self._commit
         with commit.lock:
             cascade = commit.pipeline(pipeline, where)
-        answers = [Answer(commit.found(trace), trace) for trace in cascade.trace(list(map(_asked, queries)), keep=k)]
+        traces = cascade.trace(list(map(_asked, queries)), keep=k)
+        answers = [Answer(*answer) for answer in zip(commit.found(traces), traces, strict=True)]
         return [answer._replace(tokens=_compared(cascade, answer)) for answer in answers] if tokens else answers
 
     def get(self, ids: Sequence[str]) -> list[Document]:
@@ -233,18 +234,29 @@ class _Commit:
         (cascade,) = app.wire(self.models, [spec], options=app.SearchOptions(where=where))
         return cascade
 
-    def found(self, trace: Trace) -> list[FoundDocument]:
-        by_stage = {stage.name: {hit.doc_id: hit.score for hit in stage.ranking.hits} for stage in trace.stages}
-        hits = trace.ranking.hits
-        return [
-            FoundDocument(
-                document,
-                hit.score,
-                {name: scores[hit.doc_id] for name, scores in by_stage.items() if hit.doc_id in scores},
-                hit.span,
-            )
-            for hit, document in zip(hits, self.index.get(trace.ranking.doc_ids), strict=True)
-        ]
+    def found(self, traces: Sequence[Trace]) -> list[list[FoundDocument]]:
+        """What each trace ended with; a document that several queries found is fetched once."""
+        ids = list(dict.fromkeys(hit.doc_id for trace in traces for hit in trace.ranking.hits))
+        documents = dict(zip(ids, self.index.get(ids), strict=True))
+        return [_found(trace, documents) for trace in traces]
+
+
+def _found(trace: Trace, documents: Mapping[DocId, Document]) -> list[FoundDocument]:
+    hits = trace.ranking.hits
+    wanted = set(trace.ranking.doc_ids)
+    by_stage = {
+        stage.name: {hit.doc_id: hit.score for hit in stage.ranking.hits if hit.doc_id in wanted}
+        for stage in trace.stages
+    }
+    return [
+        FoundDocument(
+            documents[hit.doc_id],
+            hit.score,
+            {name: scores[hit.doc_id] for name, scores in by_stage.items() if hit.doc_id in scores},
+            hit.span,
+        )
+        for hit in hits
+    ]
 
 
 def open(path: str | Path) -> SearchIndex:

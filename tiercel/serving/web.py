@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from tiercel import __version__
 from tiercel.errors import TiercelError
@@ -28,6 +26,8 @@ from tiercel.serving.options import ServeOptions
 from tiercel.types import FoundDocument, Query, QueryId
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
     from tiercel.api import Answer, SearchIndex
     from tiercel.parts import TokenParts
     from tiercel.retrieve.trace import Trace
@@ -63,8 +63,7 @@ def make_app(options: ServeOptions, *, say: Callable[[str], None]) -> Gate:
     app.add_exception_handler(TiercelError, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_exception_handler(HTTPException, _refused)
-    app.middleware("http")(partial(_counted, metrics))
-    return Gate(app, options)
+    return Gate(_Counted(app, metrics), options)
 
 
 def _routes(engine: Engine, metrics: Metrics) -> APIRouter:
@@ -205,14 +204,28 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     raise error
 
 
-async def _counted(metrics: Metrics, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    started = time.perf_counter()
-    status = 500
-    try:
-        response = await answer(request)
-        status = response.status_code
-        return response
-    finally:
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
-        metrics.answered(path, status, time.perf_counter() - started)
+class _Counted:
+    """Counts what the application answers. Starlette's own way to do so costs a quarter of a request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(path, status, time.perf_counter() - started)
