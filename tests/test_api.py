@@ -88,7 +88,7 @@ def test_a_search_under_way_ends_on_its_commit(index: tiercel.SearchIndex) -> No
     cascade = commit.pipeline("", "")
     index.delete(["d1"])
     (trace,) = cascade.trace([Query(QueryId(""), "falcon")], keep=3)
-    assert _ids(commit.found(trace)) == ["d1"]
+    assert _ids(commit.found([trace])[0]) == ["d1"]
 
 
 def test_every_stage_has_its_score(models: Models, dense_index: Path) -> None:
