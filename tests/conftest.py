@@ -172,6 +172,25 @@ def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     )
 
 
+@pytest.fixture(scope="session", params=["one-way", "arrow"])
+def uni_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Uni-Encoder of each mask, as training saves it; `arrow` reads 5 candidates together."""
+    from tests.models.tiny import make_uni_encoder
+
+    size = 5 if request.param == "arrow" else 0
+    return make_uni_encoder(tmp_path_factory.mktemp("uni") / request.param, mask=request.param, group_size=size)
+
+
+@pytest.fixture(scope="session")
+def uni_exported(uni_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in fp32 ONNX."""
+    from tiercel.models.export_uni_encoder import export
+    from tiercel.models.zoo import find_source
+
+    target = tmp_path_factory.mktemp("exported") / uni_folder.name
+    return export(find_source(str(uni_folder), offline=True), target, precision="fp32").folder
+
+
 @pytest.fixture
 def models(shared_models: Models, place: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     """The same, with their cache as the one of the environment."""
