@@ -89,8 +89,8 @@ class CrossSettings(TrainSettings):
     """A cross-encoder's.
 
     Attributes:
-        residual: names of first-stage scores whose fitted combination the network's logit is added to; comma-separated,
-            "" for none. The logit then starts at zero.
+        residual: the stage whose scores the network corrects, as mined groups call it: fused, bm25, minmax:late; "" for
+            none. The correction starts at zero.
         layers: keep so many layers of the source, spread evenly from the first to the last; 0 for all.
     """
 
