@@ -172,23 +172,27 @@ def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     )
 
 
-@pytest.fixture(scope="session", params=["one-way", "arrow"])
-def uni_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Uni-Encoder of each mask, as training saves it; `arrow` reads 5 candidates together."""
-    from tests.models.tiny import make_uni_encoder
+class UniModel(NamedTuple):
+    """A tiny Uni-Encoder as training saves it, and in fp32 ONNX."""
 
-    size = 5 if request.param == "arrow" else 0
-    return make_uni_encoder(tmp_path_factory.mktemp("uni") / request.param, mask=request.param, group_size=size)
+    source: Path
+    exported: Path
 
 
 @pytest.fixture(scope="session")
-def uni_exported(uni_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in fp32 ONNX."""
+def uni_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, UniModel]:
+    """One of each mask, exported once; `arrow` reads 5 candidates together."""
+    from tests.models.tiny import make_uni_encoder
     from tiercel.models.export_uni_encoder import export
     from tiercel.models.zoo import find_source
 
-    target = tmp_path_factory.mktemp("exported") / uni_folder.name
-    return export(find_source(str(uni_folder), offline=True), target, precision="fp32").folder
+    folder = tmp_path_factory.mktemp("uni")
+    made = {}
+    for mask, size in (("one-way", 0), ("arrow", 5)):
+        source = make_uni_encoder(folder / mask, mask=mask, group_size=size)
+        report = export(find_source(str(source), offline=True), folder / f"{mask}-fp32", precision="fp32")
+        made[mask] = UniModel(source, report.folder)
+    return made
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def make_reranker(
     options = options or RerankOptions()
     family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
-    if name == "late" and options.long not in _ONE_TEXT:
+    if name != "cross" and options.long not in _ONE_TEXT:
         raise UsageError(
             f"--long {options.long} with a model of the family {family}", expected="no --long, or a cross-encoder"
         )
@@ -184,10 +184,42 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     return LateInteraction(encoder, stored=stored, threads=settings.threads)
 
 
-STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late}
+def _uni(model: str, workshop: Workshop) -> Reranker:
+    """A Uni-Encoder, which reads a query's history and the first tokens of each candidate."""
+    from tiercel.models.forms import Wanted
+    from tiercel.models.zoo import prepare_model
+    from tiercel.rerankers.uni_encoder import OnnxUniEncoder
+
+    settings, options = workshop.settings, workshop.options
+    if not model:
+        raise UsageError("the stage uni without a model", expected="uni:MODEL, a folder or a hub name")
+    if options.long not in _ONE_TEXT:
+        raise UsageError(f"--long {options.long} with the stage uni", expected="no --long: it reads short candidates")
+    folder = prepare_model(
+        model,
+        family="uni-encoder",
+        wanted=Wanted(options.precision, provider=settings.provider),
+        cache_dir=settings.cache_dir,
+        offline=settings.offline,
+        progress=workshop.say,
+    )
+    return OnnxUniEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late, "uni": _uni}
 """What makes the reranker of each stage, by the stage's name."""
 
-_STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}
+_STAGE_OF: Mapping[ModelFamily, str] = {
+    "cross-encoder": "cross",
+    "late-interaction": "late",
+    "uni-encoder": "uni",
+}
+
+
+def grouped(name: str, *rerankers: Reranker) -> str:
+    """The name of a stage or run, with the group size of each reranker whose scores depend on who is read together."""
+    sizes = [getattr(reranker, "group_size", 0) for reranker in rerankers]
+    return name + "".join(f"[groups={size}]" for size in sizes if size)
 
 
 def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[list[_T]]:
@@ -213,13 +245,15 @@ def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -
     rankings = []
     for group, scores in zip(groups, reranker.score(groups), strict=True):
         ids = [document.id for document in group.documents]
-        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep))
+        stage = grouped(STAGE, reranker)
+        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=stage, keep=keep))
     return rankings
 
 
 def what_was_read(reranker: Reranker) -> str:
     """In words, what a reranker has had to read and to cut so far; "" where it does not count."""
     cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
+    cut_queries = getattr(reranker, "truncated_queries", 0)
     read = []
     if cost is not None:
         overlap = getattr(reranker, "overlap", 0)
@@ -228,4 +262,6 @@ def what_was_read(reranker: Reranker) -> str:
         read.append(f"{cost.tokens:,} tokens in {windows}")
     if truncated:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
+    if cut_queries:
+        read.append(f"{cut_queries:,} queries were cut too")
     return "; ".join(read)

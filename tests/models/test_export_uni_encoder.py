@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.tiny import make_uni_encoder
+from tests.conftest import UniModel
 from tiercel.errors import ModelError
 from tiercel.models.description import GRAPH_FILE, compute_fingerprint, read_description
 from tiercel.models.export_uni_encoder import UniEncoderExport, export
@@ -24,33 +24,38 @@ ARROW = UniSettings("arrow", 3)
 ONE_WAY = UniSettings()
 
 
-@pytest.fixture(scope="module")
-def one_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_uni_encoder(tmp_path_factory.mktemp("uni") / "one-way")
+@pytest.fixture
+def one_way(uni_models: dict[str, UniModel]) -> Path:
+    return uni_models["one-way"].source
+
+
+@pytest.fixture(params=["one-way", "arrow"])
+def model(request: pytest.FixtureRequest, uni_models: dict[str, UniModel]) -> UniModel:
+    return uni_models[request.param]
 
 
 @pytest.mark.parametrize("count", [1, 3, 17])
-def test_the_graph_gives_the_scores_of_torch(uni_folder: Path, uni_exported: Path, count: int) -> None:
+def test_the_graph_gives_the_scores_of_torch(model: UniModel, count: int) -> None:
     draw = np.random.default_rng(count)
     context = draw.integers(5, 60, 4 + count)
     feeds = pass_feeds(context, [draw.integers(5, 60, size) for size in draw.integers(2, 20, count)])
-    (scores,) = Session(uni_exported / GRAPH_FILE).run(feeds, ["score"])
+    (scores,) = Session(model.exported / GRAPH_FILE).run(feeds, ["score"])
     ids, mask = (torch.from_numpy(feeds[name])[None] for name in (CANDIDATES_INPUT, CANDIDATES_MASK_INPUT))
     with torch.no_grad():
-        expected = load_uni_encoder(uni_folder).network(torch.from_numpy(context)[None], ids, None, mask)[0]
+        expected = load_uni_encoder(model.source).network(torch.from_numpy(context)[None], ids, None, mask)[0]
     np.testing.assert_allclose(scores, expected.numpy(), rtol=0, atol=2e-5)
 
 
-def test_an_export_says_how_it_reads(uni_folder: Path, uni_exported: Path) -> None:
-    about = read_description(uni_exported)
+def test_an_export_says_how_it_reads(model: UniModel) -> None:
+    about = read_description(model.exported)
     assert (about.family, about.max_tokens, about.dimension) == ("uni-encoder", 64, 0)
-    assert UniSettings.of(about.extra, where="") == read_uni_settings(uni_folder)
+    assert UniSettings.of(about.extra, where="") == read_uni_settings(model.source)
     assert about.parity["max_score_difference"] < 1e-4
     assert about.parity["spearman"] > 0.999
     assert about.graph == "TorchScript exporter, fused: 2 Gelu, 5 LayerNormalization"
     for changed in ({"mask": "bow"}, {"group_size": 9}, {"context_tokens": 30}, {"candidate_tokens": 30}):
         other = dataclasses.replace(about, extra={**about.extra, **changed})
-        assert compute_fingerprint(uni_exported, other) != about.fingerprint
+        assert compute_fingerprint(model.exported, other) != about.fingerprint
 
 
 def test_int8_says_how_far_it_is(one_way: Path, tmp_path: Path) -> None:
@@ -60,12 +65,12 @@ def test_int8_says_how_far_it_is(one_way: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not has_backend("openvino"), reason="openvino is not installed")
-def test_openvino_runs_the_graph(uni_exported: Path) -> None:
+def test_openvino_runs_the_graph(model: UniModel) -> None:
     from tiercel.models.openvino_runtime import OpenVinoSession
 
     feeds = pass_feeds(np.arange(5, 25), [np.arange(5, 5 + size) for size in (3, 9, 2)])
-    (expected,) = Session(uni_exported / GRAPH_FILE).run(feeds, ["score"])
-    (scores,) = OpenVinoSession(uni_exported / GRAPH_FILE, precision="fp32").run(feeds, ["score"])
+    (expected,) = Session(model.exported / GRAPH_FILE).run(feeds, ["score"])
+    (scores,) = OpenVinoSession(model.exported / GRAPH_FILE, precision="fp32").run(feeds, ["score"])
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
 
 

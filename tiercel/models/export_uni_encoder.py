@@ -133,7 +133,8 @@ class UniEncoderExport(FamilyExport[NDArray[np.float32]]):
 
     def _scores(self, graph: LoadedGraph, groups: list[UniGroup]) -> NDArray[np.float32]:
         pass_tokens = CPU_PASS_TOKENS if self.form.provider == "cpu" else GPU_BATCH_TOKENS
-        return np.stack(score_groups(graph, groups, self._settings, pass_tokens=pass_tokens, workers=self.workers))
+        scored = score_groups(graph, groups, self._settings, pass_tokens=pass_tokens, workers=self.workers)
+        return np.stack(scored.logits)
 
     def _tokenizer(self, folder: Path) -> UniTokenizer:
         return UniTokenizer(load_tokenizer(folder / TOKENIZER_FILE), self._settings)

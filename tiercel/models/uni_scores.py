@@ -72,23 +72,34 @@ def pass_feeds(context: NDArray[np.int64], candidates: Sequence[NDArray[np.int64
     }
 
 
+class Scored(NamedTuple):
+    """Logits of each group's candidates, shape (candidates,), float32, in input order; and how many tokens were read.
+
+    A context counts once for every pass that reads it; padding does not count.
+    """
+
+    logits: list[NDArray[np.float32]]
+    tokens: int
+
+
 def score_groups(
     graph: LoadedGraph, groups: Sequence[UniGroup], settings: UniSettings, *, pass_tokens: int, workers: int
-) -> list[NDArray[np.float32]]:
-    """Logits of each group's candidates: shape (candidates,), float32, in input order; `workers` passes at a time."""
-    scores = [np.empty(len(group.candidates), dtype=np.float32) for group in groups]
+) -> Scored:
+    """Read every group in the passes that `plan_passes` makes of it, `workers` of them at a time."""
+    logits = [np.empty(len(group.candidates), dtype=np.float32) for group in groups]
     passes = [
         (number, one)
         for number, group in enumerate(groups)
         for one in plan_passes([ids.size for ids in group.candidates], settings, pass_tokens=pass_tokens)
     ]
 
-    def run(item: tuple[int, Pass]) -> NDArray[np.float32]:
-        number, one = item
-        group = groups[number]
-        feeds = pass_feeds(group.context, [group.candidates[place] for place in one.read])
-        return graph.run(feeds, [SCORE_OUTPUT])[0]
+    def run(item: tuple[int, Pass]) -> tuple[NDArray[np.float32], int]:
+        context, candidates = groups[item[0]]
+        read = [candidates[place] for place in item[1].read]
+        (scores,) = graph.run(pass_feeds(context, read), [SCORE_OUTPUT])
+        return scores, context.size + sum(ids.size for ids in read)
 
-    for (number, one), result in zip(passes, map_in_order(run, passes, workers=workers), strict=True):
-        scores[number][one.read[one.first :]] = result[one.first :]
-    return scores
+    results = map_in_order(run, passes, workers=workers)
+    for (number, one), (scores, _) in zip(passes, results, strict=True):
+        logits[number][one.read[one.first :]] = scores[one.first :]
+    return Scored(logits, sum(tokens for _, tokens in results))
