@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
-from tiercel.reranking import STAGES, IndexTokens, IndexVectors, RerankOptions, Workshop, make_stage
+from tiercel.reranking import (
+    STAGES, IndexTokens, IndexVectors, RerankOptions, Workshop, grouped, make_stage,
+)  # fmt: skip
 from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
 from tiercel.token_models import made_tokens, stored_token_model
@@ -158,6 +160,11 @@ def what_was_read(pipeline: Cascade) -> Iterator[str]:
             yield f"{step.name}: {read}"
 
 
+def run_tag(tag: str, pipeline: Cascade) -> str:
+    """The name of a run, with the group size of each stage whose scores depend on who is read together."""
+    return grouped(tag, *(step.reranker for step in pipeline.steps))
+
+
 def what_was_skipped(pipeline: Cascade) -> list[str]:
     """In words, how a pipeline has kept to its budget and what it skipped; nothing where it has none."""
     from tiercel.retrieve.budget import BudgetedCascade
@@ -299,9 +306,8 @@ class Models:
 def _step(stage: RerankStage, reranker: Reranker, *, matched: bool) -> RerankStep:
     from tiercel.retrieve.cascade import RerankStep
 
-    return RerankStep(
-        str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched
-    )
+    name = grouped(str(stage), reranker)
+    return RerankStep(name, reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched)
 
 
 def _reads(reranker: Reranker) -> bool:

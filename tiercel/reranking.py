@@ -13,6 +13,8 @@ from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tiercel.index.manifest import EncoderRecord, TokensRecord
     from tiercel.models.description import ModelFamily
     from tiercel.models.encoder import OnnxEncoder
@@ -136,7 +138,7 @@ def make_reranker(
     options = options or RerankOptions()
     family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
-    if name == "late" and options.long not in _ONE_TEXT:
+    if name != "cross" and options.long not in _ONE_TEXT:
         raise UsageError(
             f"--long {options.long} with a model of the family {family}", expected="no --long, or a cross-encoder"
         )
@@ -145,22 +147,13 @@ def make_reranker(
 
 def _cross(model: str, workshop: Workshop) -> Reranker:
     """A cross-encoder."""
-    from tiercel.models.forms import Wanted
-    from tiercel.models.zoo import prepare_model
     from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
     from tiercel.rerankers.long_documents import LongDocuments
 
     settings, options = workshop.settings, workshop.options
     if not model:
         raise UsageError("the stage cross without a model", expected="cross:MODEL, a folder or a hub name")
-    folder = prepare_model(
-        model,
-        family="cross-encoder",
-        wanted=Wanted(options.precision, provider=settings.provider),
-        cache_dir=settings.cache_dir,
-        offline=settings.offline,
-        progress=workshop.say,
-    )
+    folder = _prepared(model, "cross-encoder", workshop)
     reranker = OnnxCrossEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
     if options.long in _ONE_TEXT:  # the model cuts by its own pieces, to the last that fits
         return reranker
@@ -208,9 +201,7 @@ def _check_score(options: RerankOptions, what: str) -> None:
 def _pair(model: str, workshop: Workshop) -> Reranker:
     """A head over two vectors: over the index's own where its encoder has one, else over vectors made as asked."""
     from tiercel.models.encoder import OnnxEncoder
-    from tiercel.models.forms import Wanted
     from tiercel.models.pair_head import read_head
-    from tiercel.models.zoo import prepare_model
     from tiercel.rerankers.pair_head import PairReranker
 
     settings, vectors = workshop.settings, workshop.vectors
@@ -222,14 +213,7 @@ def _pair(model: str, workshop: Workshop) -> Reranker:
         return PairReranker(encoder, read_head(encoder.folder), stored=vectors.source)
     record = vectors.record if vectors else None
     meant = record if record and record.name == lasting_name(model) else None
-    folder = prepare_model(
-        model,
-        family="encoder",
-        wanted=Wanted(workshop.options.precision or (meant.precision if meant else None), provider=settings.provider),
-        cache_dir=settings.cache_dir,
-        offline=settings.offline,
-        progress=workshop.say,
-    )
+    folder = _prepared(model, "encoder", workshop, precision=meant.precision if meant else None)
     encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
     stored = vectors.source if vectors and record and record.fingerprint == encoder.fingerprint else None
     if stored is None and vectors is not None:
@@ -237,10 +221,54 @@ def _pair(model: str, workshop: Workshop) -> Reranker:
     return PairReranker(encoder, read_head(folder), stored=stored)
 
 
-STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late, "pair": _pair}
+def _uni(model: str, workshop: Workshop) -> Reranker:
+    """A Uni-Encoder, which reads a query's history and the first tokens of each candidate."""
+    from tiercel.rerankers.uni_encoder import OnnxUniEncoder
+
+    settings, options = workshop.settings, workshop.options
+    if not model:
+        raise UsageError("the stage uni without a model", expected="uni:MODEL, a folder or a hub name")
+    if options.long not in _ONE_TEXT:
+        raise UsageError(f"--long {options.long} with the stage uni", expected="no --long: it reads short candidates")
+    folder = _prepared(model, "uni-encoder", workshop)
+    return OnnxUniEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
+
+
+def _prepared(model: str, family: ModelFamily, workshop: Workshop, *, precision: Precision | None = None) -> Path:
+    """The folder of a model that is exported first if need be; `precision` where none is asked for."""
+    from tiercel.models.forms import Wanted
+    from tiercel.models.zoo import prepare_model
+
+    settings = workshop.settings
+    return prepare_model(
+        model,
+        family=family,
+        wanted=Wanted(workshop.options.precision or precision, provider=settings.provider),
+        cache_dir=settings.cache_dir,
+        offline=settings.offline,
+        progress=workshop.say,
+    )
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {
+    "cross": _cross,
+    "late": _late,
+    "pair": _pair,
+    "uni": _uni,
+}
 """What makes the reranker of each stage, by the stage's name."""
 
-_STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}
+_STAGE_OF: Mapping[ModelFamily, str] = {
+    "cross-encoder": "cross",
+    "late-interaction": "late",
+    "uni-encoder": "uni",
+}
+
+
+def grouped(name: str, *rerankers: Reranker) -> str:
+    """The name of a stage or run, with the group size of each reranker whose scores depend on who is read together."""
+    sizes = [getattr(reranker, "group_size", 0) for reranker in rerankers]
+    return name + "".join(f"[groups={size}]" for size in sizes if size)
 
 
 def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[list[_T]]:
@@ -266,13 +294,15 @@ def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -
     rankings = []
     for group, scores in zip(groups, reranker.score(groups), strict=True):
         ids = [document.id for document in group.documents]
-        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep))
+        stage = grouped(STAGE, reranker)
+        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=stage, keep=keep))
     return rankings
 
 
 def what_was_read(reranker: Reranker) -> str:
     """In words, what a reranker has had to read and to cut so far; "" where it does not count."""
     cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
+    cut_queries = getattr(reranker, "truncated_queries", 0)
     read = []
     if cost is not None:
         overlap = getattr(reranker, "overlap", 0)
@@ -281,4 +311,6 @@ def what_was_read(reranker: Reranker) -> str:
         read.append(f"{cost.tokens:,} tokens in {windows}")
     if truncated:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
+    if cut_queries:
+        read.append(f"{cut_queries:,} queries were cut too")
     return "; ".join(read)

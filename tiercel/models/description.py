@@ -29,8 +29,9 @@ _CHUNK_BYTES = 1 << 20
 # What decides the vectors of a source folder; a changed README or picture does not.
 _DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata", ".npz"}
 
-ModelFamily = Literal["encoder", "cross-encoder", "late-interaction"]
-"""What a model makes of texts: one vector of each, one score of a pair, one vector of every token."""
+ModelFamily = Literal["encoder", "cross-encoder", "late-interaction", "uni-encoder"]
+"""What a model makes of texts: one vector of each, one score of a pair, one vector of every token, or the scores of all
+candidates of a context from one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,10 @@ class Probe:
     """Texts with what the exported model gave for them: shows on another machine whether it still does.
 
     Attributes:
-        texts: encoder: one text; cross-encoder: a query and its documents; late-interaction: a query and a document.
-        values: encoder: the text's vector; cross-encoder: the score of each document; late-interaction: the direction
-            of the mean of each text's token vectors, one after the other.
+        texts: encoder: one text; cross-encoder and uni-encoder: a query and its documents; late-interaction: a query
+            and a document.
+        values: encoder: the text's vector; cross-encoder and uni-encoder: the score of each document; late-interaction:
+            the direction of the mean of each text's token vectors, one after the other.
     """
 
     texts: tuple[str, ...]
@@ -84,8 +86,8 @@ class ModelDescription:
         name: how the user called the model.
         source: where it came from, in words.
         precision: number format of its matrix products.
-        dimension: length of a vector, of late interaction that of a token; 0 for a cross-encoder, which gives scores.
-        max_tokens: most tokens of one document or pair, special tokens included.
+        dimension: length of a vector, of late interaction that of a token; 0 for what gives scores.
+        max_tokens: most tokens of one document or pair, or of a context and a candidate, special tokens included.
         prompts: what is put before queries and documents.
         fingerprint: digest of everything that decides what the model gives.
         parity: how far that is from what the source gives: figures by name, as the family measures them.

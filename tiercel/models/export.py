@@ -115,7 +115,14 @@ class FamilyExport(ABC, Generic[Values]):
 
     @abstractmethod
     def load(self) -> Any:
-        """The model as sentence-transformers loads it, in evaluation mode. Raises ModelError."""
+        """The model, commonly as sentence-transformers loads it, in evaluation mode. It has a `tokenizer`.
+
+        Raises ModelError.
+        """
+
+    def network(self, model: Any) -> Any:
+        """The network of transformers inside a loaded model."""
+        return network(model)
 
     def declared_limit(self, model: Any) -> int | None:
         """Most tokens of a text as the source has it; None where it says nothing."""
@@ -205,8 +212,9 @@ def export_model(
         tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
         declared = export.declared_limit(model)
-        limit = token_limit(model, max_tokens, declared=declared, where=str(source.folder))
-        write_tokenizer(model, folder, next_step=export.other_model)
+        inner = export.network(model)
+        limit = token_limit(inner, max_tokens, declared=declared, where=str(source.folder))
+        write_tokenizer(model.tokenizer, inner, folder, next_step=export.other_model)
         tell("Writing the graph")
         is_masked = form.precision in MASKED
         graph = write_graph(export.graph(model, masked=is_masked), folder, next_step=export.other_model)
@@ -252,7 +260,7 @@ def _convert(
     if form.precision == "fp16":
         tell("Packing for the GPU in fp16")
         export.check_packable()
-        with placeholder_attention(network(model)):
+        with placeholder_attention(export.network(model)):
             write_graph(export.graph(model, masked=True), folder, next_step=export.other_model)
         traced = folder / "traced.onnx"
         (folder / GRAPH_FILE).replace(traced)

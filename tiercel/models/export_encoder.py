@@ -36,7 +36,7 @@ from tiercel.models.texts import (
     probe_vectors,
     read_sides,
 )
-from tiercel.models.tracing import TorchGraph, quiet
+from tiercel.models.tracing import TEXT_AXES, TorchGraph, quiet
 
 _PROBE_TEXT = "A small falcon hunts in tiers: wide and cheap at first, then closer and more exact."
 
@@ -190,7 +190,7 @@ def text_graph(model: Any, stages: Iterable[Any], outputs: Mapping[str, bool], *
     axes = {SENTENCE_OUTPUT: {0: "texts"}, TOKEN_OUTPUT: {0: "texts", 1: "tokens"}}
     return TorchGraph(
         module=graph_module(stages, outputs),
-        inputs=[IDS_INPUT, MASK_INPUT] if masked else [IDS_INPUT],
+        inputs=dict.fromkeys([IDS_INPUT, MASK_INPUT] if masked else [IDS_INPUT], TEXT_AXES),
         outputs={name: axes[name] for name in outputs},
         architecture=str(getattr(network(model).config, "model_type", "unknown")),
     )

@@ -124,6 +124,11 @@ class BudgetedCascade(Cascade):
             raise UsageError(
                 "a budget for a pipeline without a stage that reranks", expected="one, as in bm25@100,cross:MODEL@10"
             )
+        if listwise := next((step.name for step in stages if getattr(step.reranker, "group_size", 0)), ""):
+            raise UsageError(
+                f"a budget for the stage {listwise!r}, whose scores depend on the candidates that are read together",
+                expected="a stage that scores each candidate by itself: a budget decides how many are read",
+            )
         self.budget = budget
         self.spent: dict[QueryId, Spent] = {}
         self._costs = [StageCost() for _ in self._stages]
