@@ -18,7 +18,7 @@ REDUCED = Geometry(chunk=48, overlap=0, window=48, regions=1, neighbours=0, satu
 
 
 def make_network(
-    geometry: Geometry | None = None, *, dimension: int = 0, frame: Frame = FRAME, vocabulary: int = len(VOCABULARY)
+    geometry: Geometry | None = None, *, dimension: int = 32, frame: Frame = FRAME, vocabulary: int = len(VOCABULARY)
 ) -> LocalNetwork:
     """Two layers of 32, drawn from one seed; kernels that tell a match from none."""
     with quiet():
@@ -31,7 +31,7 @@ def make_network(
     for weight in network.parameters():
         if weight.dim() > 1:
             weight.data.mul_(6.0)
-    model = LocalNetwork(network, geometry or Geometry(), frame, dimension).eval()
+    model: LocalNetwork = LocalNetwork(network, geometry or Geometry(), frame, dimension).eval()
     with torch.no_grad():
         model.head.kernels.copy_(torch.linspace(0.1, -0.05, len(CENTRES)))
         model.head.saturation.uniform_(-0.5, 0.5)

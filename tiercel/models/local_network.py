@@ -36,6 +36,7 @@ WEIGHTS_FILE = "local_attention.safetensors"
 
 _SMALL = 0.014  # weights are drawn from -this to this, as published
 _FIRST_POWER = 0.01  # 1 / 100, the published start
+_ROWS = 64  # chunks that go through the transformer together
 
 
 class Frame(NamedTuple):
@@ -62,22 +63,23 @@ class LocalEncoder(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         network: a transformer of transformers; its pooler is taken away.
-        dimension: length of a vector; 0 for that of the transformer, without a projection.
+        dimension: length of a vector.
     """
 
-    def __init__(self, network: Any, dimension: int = 0) -> None:
+    def __init__(self, network: Any, dimension: int) -> None:
         super().__init__()
         if hasattr(network, "pooler"):
             network.pooler = None
         width = network.config.hidden_size
         self.network = network
         self.mixer = torch.nn.Parameter(torch.tensor(0.5))
-        self.projection = torch.nn.Linear(width, dimension, bias=False) if dimension else None
+        self.projection = torch.nn.Linear(width, dimension, bias=False)
+        torch.nn.init.orthogonal_(self.projection.weight)
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return int(self.network.config.hidden_size if self.projection is None else self.projection.out_features)
+        return int(self.projection.out_features)
 
     def mixed(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Mixed vectors before the projection, shape (rows, tokens, width)."""
@@ -87,7 +89,7 @@ class LocalEncoder(torch.nn.Module):  # type: ignore[misc]
 
     def projected(self, mixed: Tensor) -> Tensor:
         """Unit vectors of mixed ones."""
-        return torch.nn.functional.normalize(mixed if self.projection is None else self.projection(mixed), dim=-1)
+        return torch.nn.functional.normalize(self.projection(mixed), dim=-1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Float32 of shape (rows, tokens, dimension), rows of norm 1; ids and mask of shape (rows, tokens)."""
@@ -194,12 +196,12 @@ class LocalNetwork(torch.nn.Module):  # type: ignore[misc]
         network: a transformer of transformers.
         geometry: how documents are divided.
         frame: special tokens that every chunk and every query stands between, as the transformer was trained.
-        dimension: length of a vector; 0 for that of the transformer.
+        dimension: length of a vector.
 
     Raises ModelError where the transformer has not so many positions as a chunk or a query has tokens.
     """
 
-    def __init__(self, network: Any, geometry: Geometry, frame: Frame, dimension: int = 0) -> None:
+    def __init__(self, network: Any, geometry: Geometry, frame: Frame, dimension: int) -> None:
         super().__init__()
         longest = max(geometry.chunk + 2 * geometry.overlap, geometry.query) + len(frame.before) + len(frame.after)
         limit = getattr(network.config, "max_position_embeddings", longest)
@@ -243,8 +245,9 @@ class LocalNetwork(torch.nn.Module):  # type: ignore[misc]
 
     def _encoded(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         """Mixed vectors of each row's tokens, the frame's left out."""
-        if not rows:
-            return []
+        return [vectors for first in range(0, len(rows), _ROWS) for vectors in self._slab(rows[first : first + _ROWS])]
+
+    def _slab(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         device = self.head.kernels.device
         framed = [torch.tensor([*self.frame.before, *row, *self.frame.after], device=device) for row in rows]
         ids = torch.nn.utils.rnn.pad_sequence(framed, batch_first=True)
@@ -288,7 +291,7 @@ def save_local(model: LocalNetwork, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     own = {name: value.contiguous() for name, value in model.state_dict().items() if not _is_networks(name)}
     save_file(own, folder / WEIGHTS_FILE)
-    record = {"geometry": dataclasses.asdict(model.geometry), "dimension": _projected(model)}
+    record = {"geometry": dataclasses.asdict(model.geometry), "dimension": model.encoder.dimension}
     (folder / SETTINGS_FILE).write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
 
 
@@ -317,10 +320,6 @@ def load_local(folder: Path) -> tuple[LocalNetwork, Any]:
     if missing := [*found.unexpected_keys, *(name for name in found.missing_keys if not _is_networks(name))]:
         raise ModelError(f"{WEIGHTS_FILE} does not fit ({missing[0]})", next_step="Train it again", where=str(folder))
     return model.eval(), tokenizer
-
-
-def _projected(model: LocalNetwork) -> int:
-    return 0 if model.encoder.projection is None else model.encoder.dimension
 
 
 def _is_networks(name: str) -> bool:
