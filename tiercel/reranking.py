@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tiercel import __version__
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
 from tiercel.errors import IndexStoreError, UsageError
+from tiercel.retrieve.cascade import located
 from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
@@ -119,7 +120,7 @@ def make_reranker(
     options = options or RerankOptions()
     family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
-    if name == "late" and options.long not in _ONE_TEXT:
+    if name != "cross" and options.long not in _ONE_TEXT:
         raise UsageError(
             f"--long {options.long} with a model of the family {family}", expected="no --long, or a cross-encoder"
         )
@@ -184,10 +185,35 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     return LateInteraction(encoder, stored=stored, threads=settings.threads)
 
 
-STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late}
+def _local(model: str, workshop: Workshop) -> Reranker:
+    """Local attention over whole documents: with the index's token vectors where the model made them."""
+    from tiercel.models.description import check_family
+    from tiercel.models.local_attention import Geometry, head_of
+    from tiercel.rerankers.local_attention import LocalAttention
+
+    settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
+    if options.score == "sigmoid":
+        raise UsageError("--score sigmoid with local attention", expected="--score logit: its scores are no logits")
+    if not model:
+        raise UsageError("the stage local without a model", expected="local:MODEL, a folder")
+    family: ModelFamily = "local-attention"
+    made = named_token_model(model, settings=settings, family=family, precision=options.precision, say=workshop.say)
+    check_family(made.about, family, where=model)
+    record = tokens.record if tokens else None
+    stored = tokens.source if tokens and record and record.fingerprint == made.encoder.fingerprint else None
+    extra = made.about.extra
+    geometry, head = Geometry(**extra["geometry"]), head_of(extra["head"])
+    return LocalAttention(made.encoder, geometry, head, stored=stored, threads=settings.threads)
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late, "local": _local}
 """What makes the reranker of each stage, by the stage's name."""
 
-_STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}
+_STAGE_OF: Mapping[ModelFamily, str] = {
+    "cross-encoder": "cross",
+    "late-interaction": "late",
+    "local-attention": "local",
+}
 
 
 def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[list[_T]]:
@@ -211,9 +237,10 @@ def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[l
 def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -> list[Ranking]:
     """Score the candidates of all groups at once; one Ranking each, in order."""
     rankings = []
-    for group, scores in zip(groups, reranker.score(groups), strict=True):
+    for group, (scores, spans) in zip(groups, located(reranker, groups), strict=True):
         ids = [document.id for document in group.documents]
-        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep))
+        ranking = Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep, spans=spans or None)
+        rankings.append(ranking)
     return rankings
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -23,6 +24,10 @@ CENTRES = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
 
 KERNEL_WIDTH = 0.1
 """Standard deviation of every kernel."""
+
+
+SETTINGS_FILE = "local_attention.json"
+"""In the folder of a trained model: {"geometry": {...}, "dimension": d}. Its presence says what the folder is."""
 
 
 class Chunk(NamedTuple):
@@ -127,6 +132,11 @@ class Head:
     def as_json(self) -> dict[str, Any]:
         """Every number exactly, as JSON has them."""
         return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+
+
+def is_local(folder: Path) -> bool:
+    """Whether a folder holds a trained model that is not exported yet."""
+    return (folder / SETTINGS_FILE).is_file()
 
 
 def head_of(record: Mapping[str, Any]) -> Head:

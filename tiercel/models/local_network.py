@@ -24,12 +24,9 @@ import numpy as np
 import torch
 
 from tiercel.errors import ModelError
-from tiercel.models.local_attention import CENTRES, KERNEL_WIDTH, Geometry, Head
+from tiercel.models.local_attention import CENTRES, KERNEL_WIDTH, SETTINGS_FILE, Geometry, Head
 
 Tensor: TypeAlias = Any
-
-SETTINGS_FILE = "local_attention.json"
-"""Beside the encoder's files: {"geometry": {...}, "dimension": d}. Its presence says what the folder is."""
 
 WEIGHTS_FILE = "local_attention.safetensors"
 """The mixer, the projection and the head."""
@@ -274,11 +271,6 @@ def frame_of(tokenizer: Any) -> Frame:
         if with_special[first : first + len(text)] == text:
             return Frame(tuple(with_special[:first]), tuple(with_special[first + len(text) :]))
     raise ModelError("its tokenizer changes a text between special tokens", expected="special tokens around it only")
-
-
-def is_local(folder: Path) -> bool:
-    """Whether a folder holds such a model."""
-    return (folder / SETTINGS_FILE).is_file()
 
 
 def save_local(model: LocalNetwork, tokenizer: Any, folder: Path) -> None:
