@@ -194,12 +194,19 @@ def _local(model: str, workshop: Workshop) -> Reranker:
     settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
     if options.score == "sigmoid":
         raise UsageError("--score sigmoid with local attention", expected="--score logit: its scores are no logits")
-    if not model:
-        raise UsageError("the stage local without a model", expected="local:MODEL, a folder")
-    family: ModelFamily = "local-attention"
-    made = named_token_model(model, settings=settings, family=family, precision=options.precision, say=workshop.say)
-    check_family(made.about, family, where=model)
     record = tokens.record if tokens else None
+    name = model or (record.name if record else "")
+    if not name:
+        raise UsageError("the stage local without a model", expected="local:MODEL, or an index that keeps its vectors")
+    family: ModelFamily = "local-attention"
+    made = named_token_model(
+        name,
+        settings=settings,
+        family=family,
+        precision=options.precision or (record.precision if record and record.name == lasting_name(name) else None),
+        say=workshop.say,
+    )
+    check_family(made.about, family, where=name)
     stored = tokens.source if tokens and record and record.fingerprint == made.encoder.fingerprint else None
     extra = made.about.extra
     geometry, head = Geometry(**extra["geometry"]), head_of(extra["head"])
