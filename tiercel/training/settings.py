@@ -157,7 +157,7 @@ class LocalSettings(TrainSettings):
     head_rate: float = 10.0
     scale: float = 1.0
     floor: float = 1e-10
-    pca_texts: int = 1000
+    pca_texts: int = 200
 
     def __post_init__(self) -> None:
         # Of a class with slots, super() without arguments is the one of the class before it had them.
