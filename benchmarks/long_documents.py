@@ -37,7 +37,7 @@ from tiercel.indexing import add_documents
 from tiercel.retrieve.cascade import RerankStep, rerank
 from tiercel.retrieve.fusion import FusionMethod
 from tiercel.retrieve.spec import parse
-from tiercel.types import Document, Qrels, Ranking
+from tiercel.types import DocId, Document, Qrels, Query, Ranking
 
 _MEASURE = "nDCG@10"
 _INDEXES = {
@@ -90,7 +90,7 @@ def _index(path: Path, documents: Iterable[Document], wanted: IndexOptions) -> I
 
 
 def _rows(
-    indexes: dict[str, Index], queries: Sequence[object], documents: dict[str, Document], *, depth: int
+    indexes: dict[str, Index], queries: Sequence[Query], documents: dict[DocId, Document], *, depth: int
 ) -> Iterable[_Row]:
     settings = Settings.from_environment()
     first = make_pipeline(indexes["passages"], parse(f"bm25+dense@{depth}"), settings=settings)
@@ -112,7 +112,7 @@ def _rows(
         yield _Row(f"first + {name}", both, 0.0)
 
 
-def _print(place: str, row: _Row, qrels: Qrels, documents: dict[str, Document]) -> None:
+def _print(place: str, row: _Row, qrels: Qrels, documents: dict[DocId, Document]) -> None:
     result = evaluate(row.rankings, qrels, parse_measures([_MEASURE]))
     lengths = {doc_id: len(document.text.split()) for doc_id, document in documents.items()}
     top = [lengths[hit.doc_id] for ranking in row.rankings for hit in ranking.hits[:10]]

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.models.local import REDUCED, make_network, plain_tk
 from tiercel.errors import UsageError
 from tiercel.models.local_attention import CENTRES, Geometry, Head
+from tiercel.models.texts import unit_rows
 from tiercel.rerankers.regions import RegionScorer
 
 EXACT = np.eye(4, dtype=np.float32)
@@ -23,9 +25,8 @@ def made(geometry: Geometry, seed: int = 0) -> Head:
     return head.weights()
 
 
-def drawn(tokens: int, seed: int = 1) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((tokens, 16)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def drawn(tokens: int, seed: int = 1) -> NDArray[np.float32]:
+    return unit_rows(np.random.default_rng(seed).standard_normal((tokens, 16)).astype(np.float32))
 
 
 def counting(geometry: Geometry) -> Head:
