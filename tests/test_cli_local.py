@@ -57,6 +57,16 @@ def test_stored_vectors_score_as_new_ones_and_name_the_model(run: Run, corpus: s
     assert maxsim.code == 0, maxsim
 
 
+def test_documents_that_are_cut_are_read_whole(run: Run, corpus: str) -> None:
+    """Whatever passage was found, by default that of --long match."""
+    found = []
+    for name, chunk in {"whole": [], "cut": ["--chunk", "sentences", "--chunk-size", "20"]}.items():
+        assert run("index", name, corpus, "--encoder", "none", *chunk).code == 0
+        hits = run("search", name, "falcons hunt", "-p", "bm25@9,local:local@9", "--json").json["hits"]
+        found.append([(hit["doc_id"], hit["score"], hit["span"]) for hit in hits])
+    assert found[0] == found[1]
+
+
 def test_rerank_takes_the_folder(run: Run, corpus: str, place: Path) -> None:
     write_lines(place / "q.jsonl", {"id": "q1", "text": "falcons hunt"})
     (place / "run.trec").write_text("".join(f"q1 Q0 {key} {rank} {9 - rank} r\n" for rank, key in enumerate(TEXTS, 1)))
