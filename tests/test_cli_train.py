@@ -53,6 +53,7 @@ FAMILIES = {
     "cross": ("cross-encoder", ["layers=1", "residual=bm25"]),
     "bi": ("encoder", ["distil=kl"]),
     "late": ("late-interaction", ["dimension=8", "distil=margin-mse", "frozen=false"]),
+    "local": ("local-attention", ["dimension=8", "distil=margin-mse", "learning_rate=0.001"]),
     "distil": ("encoder", ["head=concat", "label=bce"]),
 }
 

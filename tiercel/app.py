@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
+from tiercel.protocols import Locates
 from tiercel.reranking import (
-    STAGES, IndexTokens, IndexVectors, RerankOptions, Workshop, grouped, make_stage,
-)  # fmt: skip
+    STAGES,
+    IndexTokens,
+    IndexVectors,
+    RerankOptions,
+    Workshop,
+    grouped,
+    make_stage,
+)
 from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
 from tiercel.token_models import made_tokens, stored_token_model
@@ -278,8 +285,8 @@ class Models:
         models = Models(later, self.settings, self._reranking, self._say)
         if later.manifest.settings == self.index.manifest.settings:
             models.encoder, models._token_encoder = self.encoder, self._token_encoder
-            # One that reads nothing looks its candidates up in the commit that it was made for.
-            kept = {key: reranker for key, reranker in self._rerankers.items() if _reads(reranker)}
+            # One over stored vectors looks its candidates up in the commit that it was made for.
+            kept = {key: reranker for key, reranker in self._rerankers.items() if not _is_stored(reranker)}
             models._rerankers.update(kept)
         return models
 
@@ -306,8 +313,14 @@ class Models:
 def _step(stage: RerankStage, reranker: Reranker, *, matched: bool) -> RerankStep:
     from tiercel.retrieve.cascade import RerankStep
 
+    # What finds the place in a document itself is given all of it.
+    matched = matched and not isinstance(reranker, Locates)
     name = grouped(str(stage), reranker)
     return RerankStep(name, reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched)
+
+
+def _is_stored(reranker: Reranker) -> bool:
+    return bool(getattr(reranker, "is_stored", not _reads(reranker)))
 
 
 def _reads(reranker: Reranker) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tiercel import __version__
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
 from tiercel.errors import IndexStoreError, UsageError
+from tiercel.retrieve.cascade import located
 from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
@@ -234,6 +235,33 @@ def _uni(model: str, workshop: Workshop) -> Reranker:
     return OnnxUniEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
 
 
+def _local(model: str, workshop: Workshop) -> Reranker:
+    """Local attention over whole documents: with the index's token vectors where the model made them."""
+    from tiercel.models.description import check_family
+    from tiercel.models.local_attention import Geometry, head_of
+    from tiercel.rerankers.local_attention import LocalAttention
+
+    settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
+    _check_score(options, "local attention")
+    record = tokens.record if tokens else None
+    name = model or (record.name if record else "")
+    if not name:
+        raise UsageError("the stage local without a model", expected="local:MODEL, or an index that keeps its vectors")
+    family: ModelFamily = "local-attention"
+    made = named_token_model(
+        name,
+        settings=settings,
+        family=family,
+        precision=options.precision or (record.precision if record and record.name == lasting_name(name) else None),
+        say=workshop.say,
+    )
+    check_family(made.about, family, where=name)
+    stored = tokens.source if tokens and record and record.fingerprint == made.encoder.fingerprint else None
+    extra = made.about.extra
+    geometry, head = Geometry(**extra["geometry"]), head_of(extra["head"])
+    return LocalAttention(made.encoder, geometry, head, stored=stored, threads=settings.threads)
+
+
 def _prepared(model: str, family: ModelFamily, workshop: Workshop, *, precision: Precision | None = None) -> Path:
     """The folder of a model that is exported first if need be; `precision` where none is asked for."""
     from tiercel.models.forms import Wanted
@@ -253,6 +281,7 @@ def _prepared(model: str, family: ModelFamily, workshop: Workshop, *, precision:
 STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {
     "cross": _cross,
     "late": _late,
+    "local": _local,
     "pair": _pair,
     "uni": _uni,
 }
@@ -261,6 +290,7 @@ STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {
 _STAGE_OF: Mapping[ModelFamily, str] = {
     "cross-encoder": "cross",
     "late-interaction": "late",
+    "local-attention": "local",
     "uni-encoder": "uni",
 }
 
@@ -292,10 +322,11 @@ def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[l
 def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -> list[Ranking]:
     """Score the candidates of all groups at once; one Ranking each, in order."""
     rankings = []
-    for group, scores in zip(groups, reranker.score(groups), strict=True):
+    for group, (scores, spans) in zip(groups, located(reranker, groups), strict=True):
         ids = [document.id for document in group.documents]
         stage = grouped(STAGE, reranker)
-        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=stage, keep=keep))
+        ranking = Ranking.from_scores(group.query, ids, scores.tolist(), stage=stage, keep=keep, spans=spans or None)
+        rankings.append(ranking)
     return rankings
 
 

@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose
 
 from tests.models.tiny import make_encoder
 from tiercel.errors import ModelError
-from tiercel.models.description import ModelSource, compute_fingerprint, read_description
+from tiercel.models.description import HEAD_FILE, ModelSource, compute_fingerprint, read_description
 from tiercel.models.export_encoder import export
-from tiercel.models.pair_head import HEAD_FILE, PairHead, read_head, write_head
+from tiercel.models.pair_head import PairHead, read_head, write_head
 
 
 def drawn_head(dimension: int, width: int = 8, *, seed: int = 0) -> PairHead:

@@ -11,7 +11,8 @@ import torch
 
 from tests.models.tiny import VOCABULARY, load_torch
 from tests.training.made import made_group, texts_by_id
-from tiercel.models.pair_head import HEAD_FILE, read_head
+from tiercel.models.description import HEAD_FILE
+from tiercel.models.pair_head import read_head
 from tiercel.training.batches import batch_of, training_groups
 from tiercel.training.checkpoints import Checkpoints
 from tiercel.training.distil import DseStudent

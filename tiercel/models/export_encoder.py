@@ -20,10 +20,10 @@ from tiercel.models.checkpoint import (
     read_prompts,
     torch_arguments,
 )
-from tiercel.models.description import ModelSource, Probe, Prompts
+from tiercel.models.description import HEAD_FILE, ModelSource, Probe, Prompts
 from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
 from tiercel.models.forms import Wanted, find_form
-from tiercel.models.pair_head import HEAD_FILE, read_head, write_head
+from tiercel.models.pair_head import read_head, write_head
 from tiercel.models.parity import Parity, compare_vectors
 from tiercel.models.quantize import Feeds
 from tiercel.models.texts import (

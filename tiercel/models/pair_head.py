@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
-
-HEAD_FILE = "pair_head.npz"
+from tiercel.models.description import HEAD_FILE
 
 FloatArray = NDArray[np.float32]
 
