@@ -28,7 +28,11 @@ class Lenient(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` is one text or several; `explain` asks for what every stage ranked, and for the terms that matched."""
+    """`query` is one text or several; `explain` asks for what every stage ranked, and for the terms that matched.
+
+    `history` holds earlier turns, oldest first, for stages that read a history; all others, the recall legs among them,
+    read the query alone.
+    """
 
     query: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
     k: Count = 10
