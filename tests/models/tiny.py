@@ -201,6 +201,20 @@ def _make_transformer(folder: Path, architecture: str) -> None:
     write_tokenizer(folder)
 
 
+def make_bert(*, layers: int = 2, positions: int = 64) -> Any:
+    """A BertModel without a pooler, in evaluation mode, hidden 32; not saved."""
+    with quiet():
+        import torch
+        from transformers import BertConfig, BertModel
+
+        torch.manual_seed(7)
+        sizes = _SIZES | {"num_hidden_layers": layers, "max_position_embeddings": positions}
+        config = BertConfig(**sizes, vocab_size=len(VOCABULARY), attn_implementation="eager")
+        network = BertModel(config, add_pooling_layer=False)
+        _spread(network)
+        return network.eval()
+
+
 def _spread(network: Any) -> None:
     """Weights as they are drawn (deviation .02) give all texts nearly the same vector."""
     for weight in network.parameters():
