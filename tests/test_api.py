@@ -42,11 +42,12 @@ def test_a_filter_and_k_hold(index: tiercel.SearchIndex) -> None:
     assert index.search("elephant") == []
 
 
-def test_earlier_turns_are_read_before_the_query(index: tiercel.SearchIndex) -> None:
-    assert index.search("and where?") == []
-    assert _ids(index.search("and where?", history=["who hunts?", "a falcon"])) == ["d1"]
-    asked: list[str | Query] = [Query(QueryId("1"), "and where?", ("falcon",)), "bread"]
-    assert [_ids(found) for found in index.search_batch(asked)] == [["d1"], ["d2"]]
+def test_recall_reads_the_query_alone_and_hands_its_history_on(index: tiercel.SearchIndex) -> None:
+    assert _ids(index.search("bread", history=["who hunts?", "a falcon"])) == ["d2"]
+    assert index.search("and where?", history=["who hunts?", "a falcon"]) == []
+    asked = Query(QueryId("1"), "bread", ("falcon",))
+    ((found, trace),) = index.trace([asked])
+    assert (_ids(found), trace.ranking.query) == (["d2"], asked)
 
 
 def test_what_is_added_is_found_and_what_is_deleted_is_not(index: tiercel.SearchIndex) -> None:

@@ -116,7 +116,8 @@ class SearchIndex:
             k: most documents that are returned.
             where: an expression over the metadata, as in "year >= 2020 and lang = 'en'".
             pipeline: stages, as in "bm25+dense@100,cross:MODEL@10"; "" for every leg that the index has.
-            history: earlier turns of a conversation, oldest first. Every stage reads them before the query.
+            history: earlier turns of a conversation, oldest first, for stages that read a history; all
+                others, the recall legs among them, read the query alone.
 
         Raises UsageError for a pipeline or filter that cannot be, IndexStoreError and ModelError as opening a model
         does.
@@ -273,15 +274,17 @@ def create(
     return SearchIndex(Path(path), settings=settings)
 
 
-def rerank(query: str, documents: Sequence[SomeDocument], *, model: str, k: int | None = None) -> list[FoundDocument]:
+def rerank(
+    query: str, documents: Sequence[SomeDocument], *, model: str, k: int | None = None, history: Sequence[str] = ()
+) -> list[FoundDocument]:
     """Documents by how well a model finds that they answer a query, best first; at most k, all by default.
 
-    `model` is a cross-encoder or a late-interaction model: an exported folder or a hub name. Texts without an id get
-    their position as one, filled up with zeros, so that of equals the first is first. Raises UsageError for an id that
-    comes twice, and ModelError where the model cannot be had.
+    `model` is a reranker: an exported folder or a hub name. `history` holds earlier turns, oldest first, for a model
+    that reads them. Texts without an id get their position as one, filled up with zeros, so that of equals the first is
+    first. Raises UsageError for an id that comes twice, and ModelError where the model cannot be had.
     """
     given = _candidates(documents)
-    group = CandidateGroup(Query(QueryId(""), query), list(given.values()))
+    group = CandidateGroup(Query(QueryId(""), query, tuple(history)), list(given.values()))
     (ranking,) = rank_candidates(loaded_reranker(model), [group], keep=len(given) if k is None else k)
     return [FoundDocument(given[hit.doc_id], hit.score, {ranking.stage: hit.score}, hit.span) for hit in ranking.hits]
 
@@ -306,10 +309,10 @@ def encode(texts: Sequence[str], *, model: str = "", kind: TextKind = "document"
 
 
 async def rerank_async(
-    query: str, documents: Sequence[SomeDocument], *, model: str, k: int | None = None
+    query: str, documents: Sequence[SomeDocument], *, model: str, k: int | None = None, history: Sequence[str] = ()
 ) -> list[FoundDocument]:
     """`rerank` in a thread."""
-    return await asyncio.to_thread(rerank, query, documents, model=model, k=k)
+    return await asyncio.to_thread(rerank, query, documents, model=model, k=k, history=history)
 
 
 async def encode_async(texts: Sequence[str], *, model: str = "", kind: TextKind = "document") -> FloatMatrix:
@@ -347,10 +350,7 @@ def _encoder(model: str, settings: Settings) -> OnnxEncoder:
 
 
 def _asked(query: str | Query) -> Query:
-    """What the stages are given: no stage reads a history of its own, so its turns come before the query."""
-    if isinstance(query, str):
-        return Query(QueryId(""), query)
-    return Query(query.id, "\n".join((*query.history, query.text)), query.history)
+    return Query(QueryId(""), query) if isinstance(query, str) else query
 
 
 def _compared(cascade: Cascade, answer: Answer) -> Sequence[TokenParts]:

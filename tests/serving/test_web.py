@@ -50,8 +50,10 @@ def test_several_queries_a_filter_a_history_and_the_stages(server: Server, model
     assert [[hit["id"] for hit in answer["hits"]] for answer in found] == [["d2"], ["d2"]]
     assert [stage["name"] for stage in found[0]["stages"]] == ["bm25", "dense", "bm25+dense", f"cross:{models.cross}"]
     assert set(server.post("/search", query="falcon")["results"][0]) == {"query", "hits", "stages"}
-    turned = server.post("/search", query="and where?", pipeline="bm25", history=["the falcon"])
-    assert [hit["id"] for hit in turned["results"][0]["hits"]] == ["d1"]
+    turned = server.post("/search", query="bread", pipeline="bm25", history=["the falcon"])
+    assert [hit["id"] for hit in turned["results"][0]["hits"]] == ["d2"]
+    refusal = server.refused(422, "POST", "/search", json={"query": "bread", "history": "the falcon"})
+    assert "history" in refusal["error"]
 
 
 def test_documents_are_read_by_id_but_not_changed(server: Server) -> None:

@@ -30,7 +30,11 @@ class Lenient(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` is one text or several; `explain` asks for what every stage ranked, and for what matched."""
+    """`query` is one text or several; `explain` asks for what every stage ranked, and for what matched.
+
+    `history` holds earlier turns, oldest first, for stages that read a history; all others, the recall legs among them,
+    read the query alone.
+    """
 
     query: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
     k: Count = 10
