@@ -46,8 +46,8 @@ def test_recall_reads_the_query_alone_and_hands_its_history_on(index: tiercel.Se
     assert _ids(index.search("bread", history=["who hunts?", "a falcon"])) == ["d2"]
     assert index.search("and where?", history=["who hunts?", "a falcon"]) == []
     asked = Query(QueryId("1"), "bread", ("falcon",))
-    ((found, trace),) = index.trace([asked])
-    assert (_ids(found), trace.ranking.query) == (["d2"], asked)
+    (answer,) = index.trace([asked])
+    assert (_ids(answer.found), answer.trace.ranking.query) == (["d2"], asked)
 
 
 def test_what_is_added_is_found_and_what_is_deleted_is_not(index: tiercel.SearchIndex) -> None:
