@@ -17,7 +17,7 @@ class Lengths(NamedTuple):
 
     query: int
     candidate: int
-    count: int
+    number: int
 
 
 class Backbone(NamedTuple):
@@ -51,45 +51,45 @@ def encoding(tokens: int, *, attended: int, backbone: Backbone = MINILM) -> int:
 def cross_encoder(asked: Lengths, *, backbone: Backbone = MINILM) -> Cost:
     """Every candidate is read together with the query."""
     length = asked.query + asked.candidate
-    return Cost(asked.count * length, asked.count * encoding(length, attended=length, backbone=backbone))
+    return Cost(asked.number * length, asked.number * encoding(length, attended=length, backbone=backbone))
 
 
 def uni_encoder(asked: Lengths, *, arrow: bool, backbone: Backbone = MINILM) -> Cost:
     """The query is read once; each candidate attends to it and to itself, and with `arrow` the query to all of them."""
-    query, candidate, count = asked
-    attended = query + (count * candidate if arrow else 0)
+    query, candidate, number = asked
+    attended = query + (number * candidate if arrow else 0)
     of_query = encoding(query, attended=attended, backbone=backbone)
-    of_candidates = encoding(count * candidate, attended=query + candidate, backbone=backbone)
-    return Cost(query + count * candidate, of_query + of_candidates)
+    of_candidates = encoding(number * candidate, attended=query + candidate, backbone=backbone)
+    return Cost(query + number * candidate, of_query + of_candidates)
 
 
 def late_interaction(asked: Lengths, *, stored: bool, dimension: int = 128, backbone: Backbone = MINILM) -> Cost:
     """The query is encoded, the candidates too unless their vectors are stored, and all tokens are compared."""
     tokens, operations = _encoded(asked, stored, backbone)
-    return Cost(tokens, operations + 2 * asked.count * asked.query * asked.candidate * dimension)
+    return Cost(tokens, operations + 2 * asked.number * asked.query * asked.candidate * dimension)
 
 
 def pair_head(asked: Lengths, *, stored: bool, width: int = 512, backbone: Backbone = MINILM) -> Cost:
     """The same with one vector of each, and a hidden layer of this width over two products with it."""
     tokens, operations = _encoded(asked, stored, backbone)
-    return Cost(tokens, operations + asked.count * (4 * backbone.hidden * width + 2 * width))
+    return Cost(tokens, operations + asked.number * (4 * backbone.hidden * width + 2 * width))
 
 
 def local_attention(
     asked: Lengths, *, stored: bool, dimension: int = 384, kernels: int = 11, backbone: Backbone = TWO_LAYERS
 ) -> Cost:
     """Chunks of the candidates are encoded unless stored; cosines of all tokens, and each through every kernel."""
-    query, candidate, count = asked
+    query, candidate, number = asked
     geometry = Geometry()
     chunk = geometry.chunk + 2 * geometry.overlap
-    read = 0 if stored else count * -(-candidate // geometry.chunk) * chunk
+    read = 0 if stored else number * -(-candidate // geometry.chunk) * chunk
     made = encoding(query, attended=query, backbone=backbone) + encoding(read, attended=chunk, backbone=backbone)
-    return Cost(query + read, made + count * query * candidate * (2 * dimension + 4 * kernels))
+    return Cost(query + read, made + number * query * candidate * (2 * dimension + 4 * kernels))
 
 
 def _encoded(asked: Lengths, stored: bool, backbone: Backbone) -> Cost:
     """The query by itself, and each candidate too where nothing is stored."""
-    query, candidate, count = asked
-    read = 0 if stored else count
+    query, candidate, number = asked
+    read = 0 if stored else number
     of_candidates = read * encoding(candidate, attended=candidate, backbone=backbone)
     return Cost(query + read * candidate, encoding(query, attended=query, backbone=backbone) + of_candidates)
