@@ -263,5 +263,5 @@ def what_was_read(reranker: Reranker) -> str:
     if truncated:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
     if cut_queries:
-        read.append(f"{cut_queries:,} queries were cut too")
+        read.append(f"{cut_queries:,} queries were cut")
     return "; ".join(read)
