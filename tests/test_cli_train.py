@@ -53,6 +53,7 @@ FAMILIES = {
     "cross": ("cross-encoder", ["layers=1", "residual=bm25"]),
     "bi": ("encoder", ["distil=kl"]),
     "late": ("late-interaction", ["dimension=8", "distil=margin-mse", "frozen=false"]),
+    "local": ("local-attention", ["dimension=8", "distil=margin-mse", "learning_rate=0.001"]),
     "distil": ("encoder", ["head=concat", "label=bce"]),
 }
 
@@ -69,6 +70,22 @@ def test_every_family_is_trained_with_a_dev_measure_and_exported(place: Path, ru
         assert not (place / family / "training").exists()
         exported = run("export", family, "--family", exported_as, "--precision", "fp32")
         assert exported.code == 0, exported
+
+
+def test_a_head_over_two_vectors_reranks_by_the_vectors_of_an_index(place: Path, run: Run, data: list[str]) -> None:
+    assert run("train", "distil", "encoder", "dse", *data, "--set", "head=concat").code == 0
+    assert run("index", "docs.tiercel", "docs.jsonl", "--encoder", "dse", "--precision", "fp32").code == 0
+    of_index = run("search", "docs.tiercel", "who hunts", "-p", "bm25+dense,pair", "--json")
+    assert of_index.code == 0, of_index
+    (place / "encoder" / "README.md").write_text("another\n")
+    assert run("index", "other.tiercel", "docs.jsonl", "--encoder", "encoder", "--precision", "fp32").code == 0
+    made = run("search", "other.tiercel", "who hunts", "-p", "bm25+dense,pair:dse", "--json")
+    assert "the index's vectors are another encoder's" in made.err
+    scores = [[hit["score"] for hit in outcome.json["hits"]] for outcome in (of_index, made)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+    without = run("search", "other.tiercel", "who hunts", "-p", "bm25+dense,pair")
+    assert without.code == 5
+    assert "no pair_head.npz; expected an encoder with a head over two vectors" in without.err
 
 
 def test_settings_of_a_file_and_the_same_seed_give_the_same_model(place: Path, run: Run, data: list[str]) -> None:

@@ -269,11 +269,17 @@ def _student(
         from tiercel.training.late_interaction import LateStudent
 
         return LateStudent(source, settings, groups, say=say)
+    if isinstance(settings, kinds.LocalSettings):
+        from tiercel.training.local_attention import LocalStudent
+
+        return LocalStudent(source, settings, groups, say=say)
     if isinstance(settings, kinds.DistilSettings):
         from tiercel.training.distil import DseStudent
 
         return DseStudent(source, settings)
-    raise UsageError(f"settings of no family: {type(settings).__name__}", expected="those of cross, bi, late or distil")
+    raise UsageError(
+        f"settings of no family: {type(settings).__name__}", expected=f"those of {', '.join(kinds.FAMILIES)}"
+    )
 
 
 def _check_torch() -> None:

@@ -128,8 +128,8 @@ def print_rankings_json(
 ) -> None:
     """One JSON object per query and line: query_id, query, stage, hits (rank, doc_id, score, title, text).
 
-    Where documents are cut into passages a hit also has its span, and the text is that of the passage. `facts_of` is
-    what else there is to tell of a query.
+    A query that has a history brings it along. Where documents are cut into passages a hit also has its span, and the
+    text is that of the passage. `facts_of` is what else there is to tell of a query.
     """
     for ranking in rankings:
         if not ranking.hits:
@@ -163,6 +163,8 @@ def _print_ranking_json(
             record["metadata"] = dict(document.metadata)
         hits.append(record)
     line: dict[str, Any] = {"query_id": ranking.query.id, "query": ranking.query.text}
+    if ranking.query.history:
+        line["history"] = ranking.query.history
     print_json({**line, "stage": ranking.stage, **facts, "hits": hits}, indent=False)
 
 

@@ -69,6 +69,22 @@ def test_what_search_prints_is_read(write: Write) -> None:
     assert list(read_candidates(path)) == [candidates(query("q", "birds"), first, second, scores=[1.5, 1.0])]
 
 
+def test_a_conversation_is_its_last_turn_after_the_others(write: Write) -> None:
+    path = write(
+        "c.jsonl",
+        '{"id": "talk-1", "context": ["who hunts?", "a falcon", "and where?"], "candidates": ["a", {"id": "x", '
+        '"text": "b"}], "label": 1}\n{"context": [""], "candidates": []}\n'
+        '{"query_id": 7, "id": "not this", "context": ["only"], "documents": ["d"]}\n'
+        '{"id": "of no query", "query": "q", "candidates": ["d"]}',
+    )
+    assert list(read_candidates(path)) == [
+        candidates(query("talk-1", "and where?", "who hunts?", "a falcon"), document("0", "a"), document("x", "b")),
+        candidates(query("2", "")),
+        candidates(query("7", "only"), document("0", "d")),
+        candidates(query("4", "q"), document("0", "d")),
+    ]
+
+
 def test_standard_input(feed_stdin: FeedStdin) -> None:
     feed_stdin(b'{"query": "q", "documents": ["a", "b"]}\n')
     assert list(read_candidates("-")) == [candidates(query("1", "q"), document("0", "a"), document("1", "b"))]
@@ -102,6 +118,11 @@ def test_a_file_that_is_not_there_is_noticed_at_the_call(tmp_path: Path) -> None
         ('{"query": "q", "query_id": "", "documents": []}', "the query id is empty", ""),
         ('{"query": "q", "query_id": 1.5, "documents": []}', "the number 1.5 as the query id", ""),
         ('{"query": "q", "documents": [], "history": "h"}', "the string 'h' as 'history'", ""),
+        ('{"context": "c", "candidates": []}', "the string 'c' as 'context'", "a list of strings, oldest first"),
+        ('{"context": ["c", 1], "candidates": []}', "the number 1 in 'context'", "strings only"),
+        ('{"context": [], "candidates": []}', "a list of 0 as 'context'", "at least one turn"),
+        ('{"context": ["c"]}', "no 'documents'", "a list of strings and objects"),
+        ('{"context": ["c"], "candidates": 2}', "the number 2 as 'candidates'", "a list of strings and objects"),
         (
             '{"query": "q", "documents": ["a", null]}',
             "null at position 1 of 'documents'",
@@ -146,7 +167,8 @@ def test_a_missing_key_says_what_a_line_is(write: Write) -> None:
     path = write("c.jsonl", '{"query": "q"}\n')
     assert str(refused(path)) == (
         f"{path}:1: no 'documents'; expected a list of strings and objects. "
-        'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]}'
+        'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]} '
+        'or {"context": ["turn", …], "candidates": […]}'
     )
 
 

@@ -163,6 +163,6 @@ def test_a_real_collection(scifact: Path) -> None:
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    queries = [Query(QueryId("q 1"), 'with "quotes",\ttabs\nand ends'), Query(QueryId("q2"), "隼")]
+    queries = [Query(QueryId("q 1"), 'with "quotes",\ttabs\nand ends'), Query(QueryId("q2"), "隼", ("who?", ""))]
     write_queries(queries, tmp_path / "q.jsonl.gz")
     assert read_queries(tmp_path / "q.jsonl.gz") == queries

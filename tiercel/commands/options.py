@@ -90,9 +90,9 @@ def check_budget(budget_ms: float | None, pipelines: Iterable[PipelineSpec]) -> 
         )
 
 
-def single_query(text: str) -> Query:
-    """The query that an argument is. Raises UsageError for one that is not UTF-8."""
-    return Query(QueryId("1"), checked_utf8(text, "a query"))
+def single_query(text: str, history: tuple[str, ...] = ()) -> Query:
+    """The query that an argument is, after these turns. Raises UsageError for one that is not UTF-8."""
+    return Query(QueryId("1"), checked_utf8(text, "a query"), history)
 
 
 def checked_utf8(text: str, what: str) -> str:

@@ -33,13 +33,16 @@ def rerank(
     source: Annotated[
         str | None,
         typer.Argument(
-            help='JSONL of {"query": ..., "documents": [...]}, or - for stdin. Or give --run.', metavar="CANDIDATES"
+            help='JSONL of {"query": ..., "documents": [...]} or {"context": [turns], "candidates": [...]}; - for '
+            "stdin. Or give --run.",
+            metavar="CANDIDATES",
         ),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="Cross-encoder: an exported folder, its source, or a hub name; or an exported late-interaction model."
+            help="Cross-encoder: an exported folder, its source, or a hub name; or a model of late interaction or of "
+            "local attention."
         ),
     ] = "",
     run: Annotated[str | None, typer.Option(help="Run file whose hits are reranked.")] = None,
@@ -74,18 +77,15 @@ def rerank(
 ) -> None:
     """Score ready candidates with a cross-encoder: JSONL on stdin, or the hits of a run.
 
+    Of a conversation ("context", turns oldest first) the last turn is the query, those before are its history, as is a
+    query's "history". A model that reads no history reads the query alone.
+
     With --out FILE, the same command goes on where an interrupted one stopped; FILE.partial has what is done.
     """
     from tiercel.reranking import RerankOptions
     from tiercel.run_reranking import RunSources, RunTarget
 
-    if (source is None) == (run is None):
-        raise UsageError(
-            "no candidates were given" if run is None else "candidates and --run were given",
-            expected="one of them: tiercel rerank FILE --model M, or --run R --queries Q --corpus C --model M",
-        )
-    if not model:
-        raise UsageError("no model was named", expected="--model, a cross-encoder's folder or hub name")
+    _check_asked(source, run, model)
     options = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     target = RunTarget(out, keep=k, format=out_format, restart=restart)
     sources = RunSources(
@@ -106,6 +106,16 @@ def rerank(
             "an option about runs without --run", expected="candidates that bring their texts and go to standard output"
         )
     _rerank_candidates(source or "", model, options, keep=k)
+
+
+def _check_asked(source: str | None, run: str | None, model: str) -> None:
+    if (source is None) == (run is None):
+        raise UsageError(
+            "no candidates were given" if run is None else "candidates and --run were given",
+            expected="one of them: tiercel rerank FILE --model M, or --run R --queries Q --corpus C --model M",
+        )
+    if not model:
+        raise UsageError("no model was named", expected="--model, a cross-encoder's folder or hub name")
 
 
 def _rerank_candidates(source: str, model: str, options: RerankOptions, *, keep: int) -> None:

@@ -40,6 +40,10 @@ def search(
     index: IndexPath,
     query: Annotated[str | None, typer.Argument(help="The query. Or give --queries.", metavar="QUERY")] = None,
     queries: Annotated[str | None, typer.Option(help="File of queries: JSONL, TSV, CSV or text; - for stdin.")] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(help='QUERY\'s earlier turns, oldest first: JSONL of strings or {"text": ...}; - for stdin.'),
+    ] = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="Hits per query. Default: 10, with --run 1000.")] = None,
     pipeline: Pipeline = "",
     as_json: AsJson = False,
@@ -67,6 +71,9 @@ def search(
 
     A stage that reranks (cross:MODEL@10 in --pipeline) reads title and text: of a document that is cut into passages
     the one that matched, of others as far as the model reads, unless --long says otherwise.
+
+    Earlier turns (--history, or "history" of a query in JSONL, a list of strings) are for stages that read a history;
+    all others, the recall legs among them, read the query alone.
     """
     from tiercel import app
     from tiercel.calibrating import cut_below
@@ -74,17 +81,12 @@ def search(
     from tiercel.reranking import RerankOptions
     from tiercel.screen import counted, print_rankings, print_rankings_json, say, telling_empty
 
-    if run is not None and as_json:
-        raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
-    if run is None and run_format is not None:
-        raise UsageError("--run-format without --run", expected="a run for it to be the form of")
-    if run is not None and passages:
-        raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
+    _check_run(run, run_format, as_json=as_json, passages=passages)
     named = [app.find_pipeline(index, pipeline)] if pipeline else []
     reranking = RerankOptions(precision=precision, score=score, long=long, overlap=overlap)
     check_reranking(reranking, named)
     fields = FieldNames(id=query_id_field, text=query_text_field)
-    asked = _queries(query, queries, fields, query_format)
+    asked = _queries(query, queries, fields, query_format, history=history)
     opened = app.open_index(index)
     (spec,) = named or [app.default_pipeline(opened)]
     check_budget(budget_ms, [spec])
@@ -111,7 +113,24 @@ def search(
         say(line)
 
 
-def _queries(query: str | None, queries: str | None, fields: FieldNames, format: QueryFormat | None) -> list[Query]:
+def _check_run(run: str | None, run_format: RunFormat | None, *, as_json: bool, passages: bool) -> None:
+    if run is not None and as_json:
+        raise UsageError("--json and --run were given", expected="one of them; a run of JSON is --run FILE.jsonl")
+    if run is None and run_format is not None:
+        raise UsageError("--run-format without --run", expected="a run for it to be the form of")
+    if run is not None and passages:
+        raise UsageError("--run and --passages were given", expected="one of them: a run ranks documents")
+
+
+def _queries(
+    query: str | None,
+    queries: str | None,
+    fields: FieldNames,
+    format: QueryFormat | None,
+    *,
+    history: str | None,
+) -> list[Query]:
+    from tiercel.data.history import read_history
     from tiercel.data.queries import read_queries
 
     if (query is None) == (queries is None):
@@ -120,7 +139,12 @@ def _queries(query: str | None, queries: str | None, fields: FieldNames, format:
             expected="one of them: tiercel search INDEX QUERY, or tiercel search INDEX --queries FILE",
         )
     if query is not None:
-        return [single_query(query)]
+        return [single_query(query, () if history is None else read_history(history))]
+    if history is not None:
+        raise UsageError(
+            "--history and --queries were given",
+            expected='a QUERY with it; in a file of queries each has its own "history"',
+        )
     source = queries or ""
     found = read_queries(source, fields=fields, format=format)
     if not found:

@@ -86,7 +86,8 @@ def mine(
 
 def train(
     family: Annotated[
-        Literal["cross", "bi", "late", "distil"], typer.Argument(help="cross, bi, late or distil.", metavar="FAMILY")
+        Literal["cross", "bi", "late", "local", "distil"],
+        typer.Argument(help="cross, bi, late, local or distil.", metavar="FAMILY"),
     ],
     model: Annotated[
         str, typer.Argument(help="What it starts as: bundled name, folder, or hub name.", metavar="MODEL")

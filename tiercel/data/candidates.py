@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tiercel.data.files import Source, check_source, read_byte_lines, source_name
-from tiercel.data.queries import history_of
+from tiercel.data.history import history_of, turns_in
 from tiercel.data.records import (
     Record,
     checked_id,
@@ -25,7 +25,11 @@ from tiercel.errors import InputError
 from tiercel.protocols import CandidateGroup
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
 
-_LINE = 'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]}'
+_LINE = (
+    'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]} '
+    'or {"context": ["turn", …], "candidates": […]}'
+)
+_LIST_KEYS = ("documents", "hits", "candidates")
 _ID_KEYS = ("id", "_id", "docid", "doc_id")  # as in a corpus, so that no id is taken for metadata
 _PLACED = {*_ID_KEYS, "text", "title", "score"}
 _PLACED_OF_HIT = {*_PLACED, "rank", "retrieval_score"}
@@ -48,10 +52,13 @@ def read_candidates(source: Source) -> Iterator[Candidates]:
 
     A line is an object with `query`, a string, and `documents`, a list of strings and of objects with `text` and, as
     they like, `id` (or `_id`, `docid`, `doc_id`), `title` and `score`, what the stage before gave; other keys of such
-    an object, and those in its `metadata`, become the document's metadata. What search prints as JSON has the list as
-    `hits`, and that is read as well. A document without an id is called by its position in the list, "0" the first.
-    `query_id` names the query, else the number of its line does; `history` may hold earlier turns. A query and a list
-    may be empty, and other keys of a line are not kept.
+    an object, and those in its `metadata`, become the document's metadata. The list may be called `candidates`, or
+    `hits`, as in what search prints as JSON. A document without an id is called by its position in the list, "0" the
+    first. `query_id` names the query, else the number of its line does; `history` may hold earlier turns. A query and a
+    list may be empty, and other keys of a line are not kept.
+
+    A conversation may be given as `context` instead of `query`: its turns, oldest first, of which the last is the query
+    and those before it are its history. `id` names such a query where `query_id` does not.
 
     Raises InputError at the call for a source that is not there, and at the first line that is no such object, names a
     document twice or has the query id of a line before.
@@ -141,11 +148,24 @@ def _candidates(source: Source, name: str) -> Iterator[Candidates]:
         yield candidates
 
 
+def _query_of(record: Record, number: int) -> Query:
+    is_conversation = "context" in record and "query" not in record
+    named = record.get("query_id")
+    if named is None and is_conversation:
+        named = record.get("id")
+    query_id = QueryId(str(number) if named is None else _id(named, "the query id"))
+    if not is_conversation:
+        return Query(query_id, _text(record, "query", ""), history_of(record))
+    turns = turns_in(record["context"], "context")
+    if not turns:
+        raise InputError("a list of 0 as 'context'", expected="at least one turn, the last of which is the query")
+    return Query(query_id, turns[-1], turns[:-1])
+
+
 def _candidates_of(numbered: tuple[int, Record]) -> Candidates:
     number, record = numbered
-    query_id = str(number) if record.get("query_id") is None else _id(record["query_id"], "the query id")
-    query = Query(QueryId(query_id), _text(record, "query", ""), history_of(record))
-    key = "documents" if "documents" in record or "hits" not in record else "hits"
+    query = _query_of(record, number)
+    key = next((key for key in _LIST_KEYS if key in record), "documents")
     listed = record.get(key)
     if not isinstance(listed, list):
         raise InputError(
@@ -153,7 +173,7 @@ def _candidates_of(numbered: tuple[int, Record]) -> Candidates:
             expected="a list of strings and objects",
             next_step=_LINE,
         )
-    placed = _PLACED if key == "documents" else _PLACED_OF_HIT
+    placed = _PLACED_OF_HIT if key == "hits" else _PLACED
     documents: dict[DocId, Document] = {}
     scores: list[float | None] = []
     for position, item in enumerate(listed):

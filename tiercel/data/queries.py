@@ -17,6 +17,7 @@ from tiercel.data.files import (
     source_name,
     write_text,
 )
+from tiercel.data.history import history_of
 from tiercel.data.irds import irds_records, is_irds, item_of
 from tiercel.data.records import (
     USUAL_NAMES,
@@ -25,7 +26,6 @@ from tiercel.data.records import (
     Record,
     checked_id,
     csv_objects,
-    described,
     each_query_once,
     excerpt,
     form_by_ending,
@@ -66,7 +66,8 @@ def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: Qu
     A format that is not given follows from the name. Standard input is told by its first line that is not blank: `{`
     opens JSONL, a tab makes TSV, anything else is one query a line. One query a line takes the line number as id, so
     that ids agree with the file where a blank line is passed over. A source such as `irds:beir/scifact/test` is a set
-    that ir_datasets knows. Keys that a query has no place for are not kept.
+    that ir_datasets knows. `history`, a list of strings, holds the earlier turns of a JSON query, oldest first; keys
+    that a query has no place for are not kept.
 
     Raises UsageError (unknown format) and InputError (a source or line that cannot be read, an id that comes twice).
     """
@@ -85,9 +86,14 @@ def read_queries(source: Source, *, fields: FieldNames = USUAL_NAMES, format: Qu
 
 
 def write_queries(queries: Iterable[Query], target: Source) -> None:
-    """Write queries as JSONL that `read_queries` reads; their history is not kept."""
+    """Write queries as JSONL that `read_queries` reads, with their history where they have one."""
     with write_text(target) as stream:
-        stream.writelines(f"{json.dumps({'_id': query.id, 'text': query.text})}\n" for query in queries)
+        stream.writelines(f"{json.dumps(_record_of(query))}\n" for query in queries)
+
+
+def _record_of(query: Query) -> Record:
+    history: Record = {"history": list(query.history)} if query.history else {}
+    return {"_id": query.id, "text": query.text, **history}
 
 
 def _form_of(source: Source, first_line: bytes) -> QueryFormat:
@@ -140,19 +146,6 @@ def _to_query(fields: FieldNames) -> Callable[[Record], Query]:
         return Query(query_id, take_text(record, text_field), history_of(record))
 
     return convert
-
-
-def history_of(record: Record) -> tuple[str, ...]:
-    """The earlier turns in a record's `history`, oldest first; none when it is not there or null."""
-    turns = record.get("history")
-    if turns is None:
-        return ()
-    if not isinstance(turns, list):
-        raise InputError(f"{described(turns)} as 'history'", expected="a list of strings, oldest first")
-    for turn in turns:
-        if not isinstance(turn, str):
-            raise InputError(f"{described(turn)} in 'history'", expected="strings only")
-    return tuple(turns)
 
 
 def _query_of_cells(cells: list[str]) -> Query:

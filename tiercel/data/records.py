@@ -25,6 +25,7 @@ Form = TypeVar("Form")
 
 _EXCERPT_CHARS = 60
 _KEYS_SHOWN = 8
+_ONE_OBJECT = "one JSON object per line"
 _CSV_FIELD_CHARS = 2**31 - 1  # the largest limit that every platform's C long holds
 
 
@@ -115,24 +116,32 @@ def line_of(name: str) -> Callable[[int], str]:
 
 def json_objects(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple[int, Record]]:
     """One JSON object per line; blank lines are passed over. Raises InputError for anything else."""
+    for number, record in json_values(lines, name):
+        if type(record) is not dict:
+            raise InputError(
+                f"a line that holds {described(record)}",
+                expected=_ONE_OBJECT,
+                next_step="`jq -c '.[]'` turns a JSON array into one object per line",
+                where=f"{name}:{number}",
+            )
+        yield number, record
+
+
+def json_values(
+    lines: Iterable[tuple[int, bytes]], name: str, *, expected: str = _ONE_OBJECT
+) -> Iterator[tuple[int, Any]]:
+    """One JSON value per line; blank lines are passed over. Raises InputError for a line that is not JSON."""
     loads = orjson.loads
     for number, line in lines:
         try:
-            record = loads(line)
+            value = loads(line)
         except orjson.JSONDecodeError as error:
             if not line or line.isspace():
                 continue
             where = f"{name}:{number}"
             raise_unless_utf8(line, where)
-            raise _placed(_not_json(line, error), where) from None
-        if type(record) is not dict:
-            raise InputError(
-                f"a line that holds {described(record)}",
-                expected="one JSON object per line",
-                next_step="`jq -c '.[]'` turns a JSON array into one object per line",
-                where=f"{name}:{number}",
-            )
-        yield number, record
+            raise _placed(_not_json(line, error, expected), where) from None
+        yield number, value
 
 
 def csv_objects(lines: Iterator[tuple[int, str]], name: str) -> Iterator[tuple[int, Record]]:
@@ -309,7 +318,7 @@ def _checked_header(cells: list[str], where: str) -> list[str]:
     return cells
 
 
-def _not_json(line: bytes, error: orjson.JSONDecodeError) -> InputError:
+def _not_json(line: bytes, error: orjson.JSONDecodeError, expected: str) -> InputError:
     shown = excerpt(line.decode("utf-8"))
     if "surrogate" in error.msg:
         return InputError(
@@ -324,7 +333,7 @@ def _not_json(line: bytes, error: orjson.JSONDecodeError) -> InputError:
         )
     return InputError(
         f"this is not JSON ({error.msg} at column {error.colno}): {shown}",
-        expected="one JSON object per line",
+        expected=expected,
         next_step=next_step,
     )
 

@@ -21,7 +21,7 @@ from tiercel.data.files import (
     source_name,
     write_text,
 )
-from tiercel.data.queries import history_of
+from tiercel.data.history import history_of
 from tiercel.data.records import (
     Record,
     blank_rows,

@@ -129,6 +129,11 @@ class FamilyExport(ABC, Generic[Values]):
         limit: int | None = model.max_seq_length
         return limit
 
+    def limit(self, model: Any, max_tokens: int | None) -> int:
+        """Most tokens of a text: `max_tokens`, or the model's own limit. Raises ModelError for more than that."""
+        declared = self.declared_limit(model)
+        return token_limit(self.network(model), max_tokens, declared=declared, where=str(self.source))
+
     def check_packable(self) -> None:
         """Raise ModelError where runs without padding would give other values; called once it is loaded."""
 
@@ -175,6 +180,9 @@ class FamilyExport(ABC, Generic[Values]):
         """What is put before queries and documents."""
         return Prompts()
 
+    def copy(self, folder: Path) -> None:
+        """Put into `folder` what of the source goes along as it is."""
+
     def extra(self, model: Any) -> dict[str, Any]:
         """Settings that only this family has, as JSON has them; part of the fingerprint."""
         return {}
@@ -208,9 +216,8 @@ def export_model(
     with _partial_folder(target) as folder:
         tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
-        declared = export.declared_limit(model)
         inner = export.network(model)
-        limit = token_limit(inner, max_tokens, declared=declared, where=str(source.folder))
+        limit = export.limit(model, max_tokens)
         write_tokenizer(model.tokenizer, inner, folder, next_step=export.other_model)
         tell("Writing the graph")
         is_masked = form.precision in MASKED
@@ -224,6 +231,7 @@ def export_model(
         export.form = form
         parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
+        export.copy(folder)
         description = ModelDescription(
             family=export.family,
             name=source.name,

@@ -20,9 +20,10 @@ from tiercel.models.checkpoint import (
     read_prompts,
     torch_arguments,
 )
-from tiercel.models.description import ModelSource, Probe, Prompts
+from tiercel.models.description import HEAD_FILE, ModelSource, Probe, Prompts
 from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
 from tiercel.models.forms import Wanted, find_form
+from tiercel.models.pair_head import read_head, write_head
 from tiercel.models.parity import Parity, compare_vectors
 from tiercel.models.quantize import Feeds
 from tiercel.models.texts import (
@@ -140,6 +141,11 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
     def dimension(self, probe: Probe) -> int:
         """Length of the probe's vector."""
         return len(probe.values)
+
+    def copy(self, folder: Path) -> None:
+        """A head over two vectors, where the encoder was trained with one."""
+        if (self.source / HEAD_FILE).is_file():
+            write_head(folder, read_head(self.source))
 
     def prompts(self, model: Any) -> Prompts:
         """The prompts that sentence-transformers' encode_query and encode_document would use."""

@@ -62,6 +62,7 @@ _EXPORTERS: dict[ModelFamily, str] = {
     "cross-encoder": "tiercel.models.export_cross_encoder",
     "late-interaction": "tiercel.models.export_late_interaction",
     "uni-encoder": "tiercel.models.export_uni_encoder",
+    "local-attention": "tiercel.models.export_local_attention",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tiercel.errors import UsageError
 from tiercel.protocols import DocumentStore, Retriever
-from tiercel.retrieve.cascade import Cascade, RerankStep, own_order, score_candidates
+from tiercel.retrieve.cascade import Cascade, RerankStep, Scored, own_order, score_candidates
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import Document, Hit, Query, QueryId, Ranking
@@ -210,10 +210,10 @@ class BudgetedCascade(Cascade):
         wanted = [cost.seconds(count) for cost, count in zip(self._costs[position:], coming, strict=True)]
         return left * wanted[0] / sum(wanted) if sum(wanted) else left
 
-    def _score(self, position: int, before: Ranking, *, until: float) -> list[float]:
+    def _score(self, position: int, before: Ranking, *, until: float) -> list[Scored]:
         """Scores of the first hits: of as many as there is time for."""
         step, cost = self._stages[position], self._costs[position]
-        scores: list[float] = []
+        scores: list[Scored] = []
         while len(scores) < len(before.hits):
             start = self._clock()
             hits = before.hits[len(scores) :]
