@@ -172,6 +172,29 @@ def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     )
 
 
+class UniModel(NamedTuple):
+    """A tiny Uni-Encoder as training saves it, and in fp32 ONNX."""
+
+    source: Path
+    exported: Path
+
+
+@pytest.fixture(scope="session")
+def uni_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, UniModel]:
+    """One of each mask, exported once; `arrow` reads 5 candidates together."""
+    from tests.models.tiny import make_uni_encoder
+    from tiercel.models.export_uni_encoder import export
+    from tiercel.models.zoo import find_source
+
+    folder = tmp_path_factory.mktemp("uni")
+    made = {}
+    for mask, size in (("one-way", 0), ("arrow", 5)):
+        source = make_uni_encoder(folder / mask, mask=mask, group_size=size)
+        report = export(find_source(str(source), offline=True), folder / f"{mask}-fp32", precision="fp32")
+        made[mask] = UniModel(source, report.folder)
+    return made
+
+
 @pytest.fixture
 def models(shared_models: Models, place: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     """The same, with their cache as the one of the environment."""

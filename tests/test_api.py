@@ -46,8 +46,8 @@ def test_recall_reads_the_query_alone_and_hands_its_history_on(index: tiercel.Se
     assert _ids(index.search("bread", history=["who hunts?", "a falcon"])) == ["d2"]
     assert index.search("and where?", history=["who hunts?", "a falcon"]) == []
     asked = Query(QueryId("1"), "bread", ("falcon",))
-    ((found, trace),) = index.trace([asked])
-    assert (_ids(found), trace.ranking.query) == (["d2"], asked)
+    (answer,) = index.trace([asked])
+    assert (_ids(answer.found), answer.trace.ranking.query) == (["d2"], asked)
 
 
 def test_what_is_added_is_found_and_what_is_deleted_is_not(index: tiercel.SearchIndex) -> None:
@@ -89,7 +89,7 @@ def test_a_search_under_way_ends_on_its_commit(index: tiercel.SearchIndex) -> No
     cascade = commit.pipeline("", "")
     index.delete(["d1"])
     (trace,) = cascade.trace([Query(QueryId(""), "falcon")], keep=3)
-    assert _ids(commit.found(trace)) == ["d1"]
+    assert _ids(commit.found([trace])[0]) == ["d1"]
 
 
 def test_every_stage_has_its_score(models: Models, dense_index: Path) -> None:

@@ -53,6 +53,7 @@ FAMILIES = {
     "cross": ("cross-encoder", ["layers=1", "residual=bm25"]),
     "bi": ("encoder", ["distil=kl"]),
     "late": ("late-interaction", ["dimension=8", "distil=margin-mse", "frozen=false"]),
+    "local": ("local-attention", ["dimension=8", "distil=margin-mse", "learning_rate=0.001"]),
     "distil": ("encoder", ["head=concat", "label=bce"]),
     "uni": ("uni-encoder", ["context_tokens=24"]),
 }
@@ -98,6 +99,22 @@ def test_rows_and_groups_are_not_mixed(place: Path, refused: Callable[..., str],
     assert "context_tokens = 128 with max_tokens = 24 and a query that has a history; expected at most half" in message
     message = refused(5, "train", "uni", "encoder", "out", "--rows", "rows.jsonl", *SETTINGS)
     assert "windows of 256 and 24 tokens; expected at most 64 together" in message
+
+
+def test_a_head_over_two_vectors_reranks_by_the_vectors_of_an_index(place: Path, run: Run, data: list[str]) -> None:
+    assert run("train", "distil", "encoder", "dse", *data, "--set", "head=concat").code == 0
+    assert run("index", "docs.tiercel", "docs.jsonl", "--encoder", "dse", "--precision", "fp32").code == 0
+    of_index = run("search", "docs.tiercel", "who hunts", "-p", "bm25+dense,pair", "--json")
+    assert of_index.code == 0, of_index
+    (place / "encoder" / "README.md").write_text("another\n")
+    assert run("index", "other.tiercel", "docs.jsonl", "--encoder", "encoder", "--precision", "fp32").code == 0
+    made = run("search", "other.tiercel", "who hunts", "-p", "bm25+dense,pair:dse", "--json")
+    assert "the index's vectors are another encoder's" in made.err
+    scores = [[hit["score"] for hit in outcome.json["hits"]] for outcome in (of_index, made)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+    without = run("search", "other.tiercel", "who hunts", "-p", "bm25+dense,pair")
+    assert without.code == 5
+    assert "no pair_head.npz; expected an encoder with a head over two vectors" in without.err
 
 
 def test_settings_of_a_file_and_the_same_seed_give_the_same_model(place: Path, run: Run, data: list[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from tiercel import app
 from tiercel.config import Settings
@@ -30,6 +30,7 @@ from tiercel.types import DocId, Document, FoundDocument, Query, QueryId, Span
 if TYPE_CHECKING:
     from tiercel.index.store import Index
     from tiercel.models.encoder import OnnxEncoder
+    from tiercel.parts import TokenParts
     from tiercel.protocols import FloatMatrix, Reranker
     from tiercel.retrieve.cascade import Cascade
 
@@ -49,6 +50,22 @@ SomeDocument: TypeAlias = str | Document | Mapping[str, Any]
 """A Document, a record with the fields `id` and `text`, perhaps `title` and metadata, or a text alone."""
 
 TextKind: TypeAlias = Literal["document", "query"]
+
+
+class Answer(NamedTuple):
+    """What a pipeline made of one query.
+
+    Attributes:
+        found: best first.
+        trace: what every stage ranked.
+        tokens: of each document found, how the last stage of late interaction compared it with the query; () where it
+            was not asked for, or no stage does that.
+    """
+
+    found: list[FoundDocument]
+    trace: Trace
+    tokens: Sequence[TokenParts] = ()
+
 
 _PIPELINES = 64  # wired ones that are kept for a commit; a filter is part of one
 
@@ -112,17 +129,24 @@ class SearchIndex:
         self, queries: Sequence[str | Query], k: int = 10, *, where: str = "", pipeline: str = ""
     ) -> list[list[FoundDocument]]:
         """The same for several queries at once, in their order, which is faster than one by one."""
-        return [found for found, _ in self.trace(queries, k, where=where, pipeline=pipeline)]
+        return [answer.found for answer in self.trace(queries, k, where=where, pipeline=pipeline)]
 
     def trace(
-        self, queries: Sequence[str | Query], k: int = 10, *, where: str = "", pipeline: str = ""
-    ) -> list[tuple[list[FoundDocument], Trace]]:
-        """The same, each with what every stage made of the query."""
+        self,
+        queries: Sequence[str | Query],
+        k: int = 10,
+        *,
+        where: str = "",
+        pipeline: str = "",
+        tokens: bool = False,
+    ) -> list[Answer]:
+        """The same, each with what every stage made of the query and, if asked for, what late interaction compared."""
         commit = self._commit
         with commit.lock:
             cascade = commit.pipeline(pipeline, where)
-        traces = cascade.trace([_asked(query) for query in queries], keep=k)
-        return [(commit.found(trace), trace) for trace in traces]
+        traces = cascade.trace(list(map(_asked, queries)), keep=k)
+        answers = [Answer(*answer) for answer in zip(commit.found(traces), traces, strict=True)]
+        return [answer._replace(tokens=_compared(cascade, answer)) for answer in answers] if tokens else answers
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents of these ids, in the same order. Raises IndexStoreError for an id that is not there."""
@@ -211,18 +235,29 @@ class _Commit:
         (cascade,) = app.wire(self.models, [spec], options=app.SearchOptions(where=where))
         return cascade
 
-    def found(self, trace: Trace) -> list[FoundDocument]:
-        by_stage = {stage.name: {hit.doc_id: hit.score for hit in stage.ranking.hits} for stage in trace.stages}
-        hits = trace.ranking.hits
-        return [
-            FoundDocument(
-                document,
-                hit.score,
-                {name: scores[hit.doc_id] for name, scores in by_stage.items() if hit.doc_id in scores},
-                hit.span,
-            )
-            for hit, document in zip(hits, self.index.get(trace.ranking.doc_ids), strict=True)
-        ]
+    def found(self, traces: Sequence[Trace]) -> list[list[FoundDocument]]:
+        """What each trace ended with; a document that several queries found is fetched once."""
+        ids = list(dict.fromkeys(hit.doc_id for trace in traces for hit in trace.ranking.hits))
+        documents = dict(zip(ids, self.index.get(ids), strict=True))
+        return [_found(trace, documents) for trace in traces]
+
+
+def _found(trace: Trace, documents: Mapping[DocId, Document]) -> list[FoundDocument]:
+    hits = trace.ranking.hits
+    wanted = set(trace.ranking.doc_ids)
+    by_stage = {
+        stage.name: {hit.doc_id: hit.score for hit in stage.ranking.hits if hit.doc_id in wanted}
+        for stage in trace.stages
+    }
+    return [
+        FoundDocument(
+            documents[hit.doc_id],
+            hit.score,
+            {name: scores[hit.doc_id] for name, scores in by_stage.items() if hit.doc_id in scores},
+            hit.span,
+        )
+        for hit in hits
+    ]
 
 
 def open(path: str | Path) -> SearchIndex:
@@ -316,6 +351,13 @@ def _encoder(model: str, settings: Settings) -> OnnxEncoder:
 
 def _asked(query: str | Query) -> Query:
     return Query(QueryId(""), query) if isinstance(query, str) else query
+
+
+def _compared(cascade: Cascade, answer: Answer) -> Sequence[TokenParts]:
+    from tiercel.rerankers.late_interaction import LateInteraction
+
+    late = [step.reranker for step in cascade.steps if isinstance(step.reranker, LateInteraction)]
+    return late[-1].explain_all(answer.trace.query, [hit.document for hit in answer.found]) if late else ()
 
 
 def _documents(documents: Iterable[Document | Mapping[str, Any]]) -> Iterable[Document]:

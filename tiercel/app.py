@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from tiercel.config import Backend, Precision, Settings
 from tiercel.errors import IndexStoreError, UsageError
-from tiercel.reranking import STAGES, IndexTokens, RerankOptions, Workshop, make_stage
+from tiercel.protocols import Locates
+from tiercel.reranking import (
+    STAGES,
+    IndexTokens,
+    IndexVectors,
+    RerankOptions,
+    Workshop,
+    grouped,
+    make_stage,
+)
 from tiercel.reranking import what_was_read as told
 from tiercel.retrieve.spec import Leg, PipelineSpec, RerankStage, check_names, parse
 from tiercel.token_models import made_tokens, stored_token_model
@@ -158,6 +167,11 @@ def what_was_read(pipeline: Cascade) -> Iterator[str]:
             yield f"{step.name}: {read}"
 
 
+def run_tag(tag: str, pipeline: Cascade) -> str:
+    """The name of a run, with the group size of each stage whose scores depend on who is read together."""
+    return grouped(tag, *(step.reranker for step in pipeline.steps))
+
+
 def what_was_skipped(pipeline: Cascade) -> list[str]:
     """In words, how a pipeline has kept to its budget and what it skipped; nothing where it has none."""
     from tiercel.retrieve.budget import BudgetedCascade
@@ -247,15 +261,17 @@ class Models:
     def reranker(self, name: str, model: str) -> Reranker:
         """The reranker of a stage; see `tiercel.reranking.make_stage`."""
         if (name, model) not in self._rerankers:
-            from tiercel.index.stored_tokens import StoredTokens
+            from tiercel.index.stored_tokens import StoredTokens, row_vectors
 
+            kept, views = self.index.manifest.settings, self.index.views
             tokens = IndexTokens(
-                self.index.manifest.settings.tokens,
-                StoredTokens(self.index.views),
+                kept.tokens,
+                StoredTokens(views),
                 self._token_encoder,
                 str(self.index.path),
             )
-            workshop = Workshop(self.settings, self._reranking, self._say, tokens)
+            vectors = IndexVectors(kept.encoder, StoredTokens(views, of=row_vectors), self.encoder)
+            workshop = Workshop(self.settings, self._reranking, self._say, tokens, vectors)
             self._rerankers[name, model] = make_stage(name, model, workshop)
         return self._rerankers[name, model]
 
@@ -269,8 +285,8 @@ class Models:
         models = Models(later, self.settings, self._reranking, self._say)
         if later.manifest.settings == self.index.manifest.settings:
             models.encoder, models._token_encoder = self.encoder, self._token_encoder
-            # One that reads nothing looks its candidates up in the commit that it was made for.
-            kept = {key: reranker for key, reranker in self._rerankers.items() if _reads(reranker)}
+            # One over stored vectors looks its candidates up in the commit that it was made for.
+            kept = {key: reranker for key, reranker in self._rerankers.items() if not _is_stored(reranker)}
             models._rerankers.update(kept)
         return models
 
@@ -297,9 +313,14 @@ class Models:
 def _step(stage: RerankStage, reranker: Reranker, *, matched: bool) -> RerankStep:
     from tiercel.retrieve.cascade import RerankStep
 
-    return RerankStep(
-        str(stage), reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched
-    )
+    # What finds the place in a document itself is given all of it.
+    matched = matched and not isinstance(reranker, Locates)
+    name = grouped(str(stage), reranker)
+    return RerankStep(name, reranker, stage.keep, stage.fusion, stage.weight, reads=_reads(reranker), matched=matched)
+
+
+def _is_stored(reranker: Reranker) -> bool:
+    return bool(getattr(reranker, "is_stored", not _reads(reranker)))
 
 
 def _reads(reranker: Reranker) -> bool:

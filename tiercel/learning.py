@@ -284,12 +284,16 @@ def _student(
         from tiercel.training.uni_encoder import UniStudent
 
         return UniStudent(source, settings)
+    if isinstance(settings, kinds.LocalSettings):
+        from tiercel.training.local_attention import LocalStudent
+
+        return LocalStudent(source, settings, groups, say=say)
     if isinstance(settings, kinds.DistilSettings):
         from tiercel.training.distil import DseStudent
 
         return DseStudent(source, settings)
     raise UsageError(
-        f"settings of no family: {type(settings).__name__}", expected=f"those of one of {', '.join(kinds.FAMILIES)}"
+        f"settings of no family: {type(settings).__name__}", expected=f"those of {', '.join(kinds.FAMILIES)}"
     )
 
 

@@ -67,6 +67,26 @@ class Reranker(Protocol):
         """
 
 
+class Located(NamedTuple):
+    """What a reranker gave the candidates of a group, and where in each it found it.
+
+    Attributes:
+        scores: float32, shape (len(group.documents),), as `Reranker.score` gives it.
+        spans: aligned with them, in characters of each document's text; None where there is no such place.
+    """
+
+    scores: FloatVector
+    spans: Sequence[Span | None]
+
+
+@runtime_checkable
+class Locates(Reranker, Protocol):
+    """A Reranker that says where in a document it found what it scored: hits then have that span."""
+
+    def locate(self, groups: Sequence[CandidateGroup]) -> list[Located]:
+        """One per group, in input order, with the scores that `score` gives."""
+
+
 class DocumentStore(Protocol):
     """Gives back what was indexed."""
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 from tiercel import __version__
 from tiercel.config import LongStrategy, Precision, ScoreKind, Settings
 from tiercel.errors import IndexStoreError, UsageError
+from tiercel.retrieve.cascade import located
 from tiercel.token_models import lasting_name, named_token_model, stated_family
 from tiercel.types import Ranking
 
 if TYPE_CHECKING:
-    from tiercel.index.manifest import TokensRecord
+    from pathlib import Path
+
+    from tiercel.index.manifest import EncoderRecord, TokensRecord
     from tiercel.models.description import ModelFamily
+    from tiercel.models.encoder import OnnxEncoder
     from tiercel.protocols import CandidateGroup, Reranker, TokenEncoder
     from tiercel.rerankers.late_interaction import TokenSource
 
@@ -87,13 +91,29 @@ class IndexTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexVectors:
+    """The dense vectors of the index whose hits are reranked.
+
+    Attributes:
+        record: which encoder made them; None where the index has none.
+        source: where they are, one a row.
+        encoder: loads the encoder that made them; what it is given is what the user calls it, "" for any.
+    """
+
+    record: EncoderRecord | None
+    source: TokenSource
+    encoder: Callable[[str], OnnxEncoder]
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
-    """What rerankers are made with. `tokens`: None where what is reranked is not of an index."""
+    """What rerankers are made with. `tokens`, `vectors`: None where what is reranked is not of an index."""
 
     settings: Settings
     options: RerankOptions = RerankOptions()
     say: Callable[[str], None] = lambda line: None
     tokens: IndexTokens | None = None
+    vectors: IndexVectors | None = None
 
 
 def make_stage(name: str, model: str, workshop: Workshop) -> Reranker:
@@ -119,7 +139,7 @@ def make_reranker(
     options = options or RerankOptions()
     family = stated_family(model) if model else None
     name = _STAGE_OF.get(family or "cross-encoder", "cross")
-    if name == "late" and options.long not in _ONE_TEXT:
+    if name != "cross" and options.long not in _ONE_TEXT:
         raise UsageError(
             f"--long {options.long} with a model of the family {family}", expected="no --long, or a cross-encoder"
         )
@@ -128,22 +148,13 @@ def make_reranker(
 
 def _cross(model: str, workshop: Workshop) -> Reranker:
     """A cross-encoder."""
-    from tiercel.models.forms import Wanted
-    from tiercel.models.zoo import prepare_model
     from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
     from tiercel.rerankers.long_documents import LongDocuments
 
     settings, options = workshop.settings, workshop.options
     if not model:
         raise UsageError("the stage cross without a model", expected="cross:MODEL, a folder or a hub name")
-    folder = prepare_model(
-        model,
-        family="cross-encoder",
-        wanted=Wanted(options.precision, provider=settings.provider),
-        cache_dir=settings.cache_dir,
-        offline=settings.offline,
-        progress=workshop.say,
-    )
+    folder = _prepared(model, "cross-encoder", workshop)
     reranker = OnnxCrossEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
     if options.long in _ONE_TEXT:  # the model cuts by its own pieces, to the last that fits
         return reranker
@@ -156,8 +167,7 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     from tiercel.rerankers.late_interaction import LateInteraction
 
     settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
-    if options.score == "sigmoid":
-        raise UsageError("--score sigmoid with late interaction", expected="--score logit: its scores are no logits")
+    _check_score(options, "late interaction")
     record = tokens.record if tokens else None
     if not model:
         if tokens is None or record is None:
@@ -184,10 +194,111 @@ def _late(model: str, workshop: Workshop) -> Reranker:
     return LateInteraction(encoder, stored=stored, threads=settings.threads)
 
 
-STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {"cross": _cross, "late": _late}
+def _check_score(options: RerankOptions, what: str) -> None:
+    if options.score == "sigmoid":
+        raise UsageError(f"--score sigmoid with {what}", expected="--score logit: its scores are no logits")
+
+
+def _pair(model: str, workshop: Workshop) -> Reranker:
+    """A head over two vectors: over the index's own where its encoder has one, else over vectors made as asked."""
+    from tiercel.models.encoder import OnnxEncoder
+    from tiercel.models.pair_head import read_head
+    from tiercel.rerankers.pair_head import PairReranker
+
+    settings, vectors = workshop.settings, workshop.vectors
+    _check_score(workshop.options, "a head over two vectors")
+    if not model:
+        if vectors is None:
+            raise UsageError("the stage pair without a model", expected="pair:MODEL, an encoder with a head")
+        encoder = vectors.encoder("")
+        return PairReranker(encoder, read_head(encoder.folder), stored=vectors.source)
+    record = vectors.record if vectors else None
+    meant = record if record and record.name == lasting_name(model) else None
+    folder = _prepared(model, "encoder", workshop, precision=meant.precision if meant else None)
+    encoder = OnnxEncoder(folder, provider=settings.provider, threads=settings.threads)
+    stored = vectors.source if vectors and record and record.fingerprint == encoder.fingerprint else None
+    if stored is None and vectors is not None:
+        workshop.say(f"pair:{model}: the index's vectors are another encoder's, so candidates are encoded as they come")
+    return PairReranker(encoder, read_head(folder), stored=stored)
+
+
+def _uni(model: str, workshop: Workshop) -> Reranker:
+    """A Uni-Encoder, which reads a query's history and the first tokens of each candidate."""
+    from tiercel.rerankers.uni_encoder import OnnxUniEncoder
+
+    settings, options = workshop.settings, workshop.options
+    if not model:
+        raise UsageError("the stage uni without a model", expected="uni:MODEL, a folder or a hub name")
+    if options.long not in _ONE_TEXT:
+        raise UsageError(f"--long {options.long} with the stage uni", expected="no --long: it reads short candidates")
+    folder = _prepared(model, "uni-encoder", workshop)
+    return OnnxUniEncoder(folder, provider=settings.provider, threads=settings.threads, score=options.score)
+
+
+def _local(model: str, workshop: Workshop) -> Reranker:
+    """Local attention over whole documents: with the index's token vectors where the model made them."""
+    from tiercel.models.description import check_family
+    from tiercel.models.local_attention import Geometry, head_of
+    from tiercel.rerankers.local_attention import LocalAttention
+
+    settings, options, tokens = workshop.settings, workshop.options, workshop.tokens
+    _check_score(options, "local attention")
+    record = tokens.record if tokens else None
+    name = model or (record.name if record else "")
+    if not name:
+        raise UsageError("the stage local without a model", expected="local:MODEL, or an index that keeps its vectors")
+    family: ModelFamily = "local-attention"
+    made = named_token_model(
+        name,
+        settings=settings,
+        family=family,
+        precision=options.precision or (record.precision if record and record.name == lasting_name(name) else None),
+        say=workshop.say,
+    )
+    check_family(made.about, family, where=name)
+    stored = tokens.source if tokens and record and record.fingerprint == made.encoder.fingerprint else None
+    extra = made.about.extra
+    geometry, head = Geometry(**extra["geometry"]), head_of(extra["head"])
+    return LocalAttention(made.encoder, geometry, head, stored=stored, threads=settings.threads)
+
+
+def _prepared(model: str, family: ModelFamily, workshop: Workshop, *, precision: Precision | None = None) -> Path:
+    """The folder of a model that is exported first if need be; `precision` where none is asked for."""
+    from tiercel.models.forms import Wanted
+    from tiercel.models.zoo import prepare_model
+
+    settings = workshop.settings
+    return prepare_model(
+        model,
+        family=family,
+        wanted=Wanted(workshop.options.precision or precision, provider=settings.provider),
+        cache_dir=settings.cache_dir,
+        offline=settings.offline,
+        progress=workshop.say,
+    )
+
+
+STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {
+    "cross": _cross,
+    "late": _late,
+    "local": _local,
+    "pair": _pair,
+    "uni": _uni,
+}
 """What makes the reranker of each stage, by the stage's name."""
 
-_STAGE_OF: Mapping[ModelFamily, str] = {"cross-encoder": "cross", "late-interaction": "late"}
+_STAGE_OF: Mapping[ModelFamily, str] = {
+    "cross-encoder": "cross",
+    "late-interaction": "late",
+    "local-attention": "local",
+    "uni-encoder": "uni",
+}
+
+
+def grouped(name: str, *rerankers: Reranker) -> str:
+    """The name of a stage or run, with the group size of each reranker whose scores depend on who is read together."""
+    sizes = [getattr(reranker, "group_size", 0) for reranker in rerankers]
+    return name + "".join(f"[groups={size}]" for size in sizes if size)
 
 
 def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[list[_T]]:
@@ -211,15 +322,18 @@ def in_batches(items: Iterable[_T], pairs_of: Callable[[_T], int]) -> Iterator[l
 def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -> list[Ranking]:
     """Score the candidates of all groups at once; one Ranking each, in order."""
     rankings = []
-    for group, scores in zip(groups, reranker.score(groups), strict=True):
+    for group, (scores, spans) in zip(groups, located(reranker, groups), strict=True):
         ids = [document.id for document in group.documents]
-        rankings.append(Ranking.from_scores(group.query, ids, scores.tolist(), stage=STAGE, keep=keep))
+        stage = grouped(STAGE, reranker)
+        ranking = Ranking.from_scores(group.query, ids, scores.tolist(), stage=stage, keep=keep, spans=spans or None)
+        rankings.append(ranking)
     return rankings
 
 
 def what_was_read(reranker: Reranker) -> str:
     """In words, what a reranker has had to read and to cut so far; "" where it does not count."""
     cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
+    cut_queries = getattr(reranker, "truncated_queries", 0)
     read = []
     if cost is not None:
         overlap = getattr(reranker, "overlap", 0)
@@ -228,4 +342,6 @@ def what_was_read(reranker: Reranker) -> str:
         read.append(f"{cost.tokens:,} tokens in {windows}")
     if truncated:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
+    if cut_queries:
+        read.append(f"{cut_queries:,} queries were cut")
     return "; ".join(read)

@@ -18,7 +18,7 @@ from tiercel.data.records import USUAL_NAMES, FieldNames
 from tiercel.data.runs import RunFormat, read_run, run_form, write_run
 from tiercel.errors import InputError, UsageError
 from tiercel.protocols import CandidateGroup
-from tiercel.reranking import RerankOptions, in_batches, rerank, told_of
+from tiercel.reranking import RerankOptions, grouped, in_batches, rerank, told_of
 from tiercel.types import DocId, Document, Query, Ranking
 
 if TYPE_CHECKING:
@@ -173,9 +173,10 @@ def write_reranked(
 
     Raises InputError where what was kept was made with other settings, and for a target that cannot be written.
     """
+    tag = grouped("tiercel", reranker)
     if is_stream(target.path):
         made = (ranking for batch in _made(reranker, candidates, target.keep, listener) for ranking in batch)
-        write_run(made, target.path, format=target.form, retrieved=candidates.rankings)
+        write_run(made, target.path, format=target.form, tag=tag, retrieved=candidates.rankings)
         return
     total = len(candidates.rankings)
     settings = {**asked, "-k": str(target.keep), **candidates.digests}
@@ -190,7 +191,7 @@ def write_reranked(
                 kept = f"{partial.queries} of {total} queries are kept in {partial.name}"
                 listener.say(f"{kept}; the same command goes on from there")
             raise
-        write_run(partial.rankings(), target.path, format=target.form, retrieved=candidates.rankings)
+        write_run(partial.rankings(), target.path, format=target.form, tag=tag, retrieved=candidates.rankings)
         partial.forget()
 
 

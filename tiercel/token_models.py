@@ -87,15 +87,22 @@ def lasting_name(name: str) -> str:
 def stated_family(name: str) -> ModelFamily | None:
     """The family that a bundled model or a folder says of itself, exported or not; None for any other name.
 
-    Only late interaction is told from a folder that is not exported. Raises ModelError where it is damaged.
+    Only late interaction, local attention and a Uni-Encoder are told from a folder that is not exported. Raises
+    ModelError where it is damaged.
     """
     from tiercel.models.description import is_exported, read_description
     from tiercel.models.export_late_interaction import is_late
+    from tiercel.models.local_attention import is_local
+    from tiercel.models.uni_checkpoint import is_uni_encoder
     from tiercel.models.zoo import bundled_folder
 
     folder = bundled_folder(name) or Path(name).expanduser()
     if is_exported(folder):
         return read_description(folder).family
+    if is_local(folder):
+        return "local-attention"
+    if is_uni_encoder(folder):
+        return "uni-encoder"
     return "late-interaction" if folder.is_dir() and is_late(folder) else None
 
 

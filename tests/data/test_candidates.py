@@ -101,8 +101,14 @@ def test_labelled_lines_are_the_same_with_the_right_one(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("label", "found"),
-    [("", "no 'label'"), (', "label": 2', "the number 2"), (', "label": -1', "the number -1")]
-    + [(', "label": true', "true"), (', "label": "1"', "the string '1'"), (', "label": [1]', "a list of 1")],
+    [
+        ("", "no 'label'"),
+        (', "label": 2', "the number 2"),
+        (', "label": -1', "the number -1"),
+        (', "label": true', "true"),
+        (', "label": "1"', "the string '1'"),
+        (', "label": [1]', "a list of 1"),
+    ],
 )
 def test_labels_that_are_none(write: Write, label: str, found: str) -> None:
     path = write("c.jsonl", f'{{"query": "who?", "candidates": ["a", "b"]{label}}}\n')

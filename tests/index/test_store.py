@@ -107,6 +107,9 @@ def test_many_ids_over_segments_with_deletes(tmp_path: Path) -> None:
         for absent in (gone[-1], DocId(""), DocId("\ud800")):
             with pytest.raises(IndexStoreError, match=f"no document has the id {re.escape(repr(absent))}$"):
                 reader.get([*asked_ids, absent, DocId("later")])
+        not_there = [*gone, DocId(""), DocId("\ud800"), DocId("later")]
+        assert reader.missing([*asked_ids, *not_there]) == not_there
+        assert reader.missing([not_there[0], asked_ids[0], not_there[-2]]) == [not_there[0], not_there[-2]]
     assert len(reader.views) > 1
     assert any(view.live is not None for view in reader.views)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,30 @@ class TestPaddedBatches(JointEncoderConformance):
     @pytest.fixture
     def encoder(self, exported_fp32: ExportReport) -> OnnxEncoder:
         return OnnxEncoder(exported_fp32.folder, batch_tokens=40)
+
+
+def test_tokens_of_queries_come_out_of_the_pass_before(exported_int8: ExportReport) -> None:
+    encoder, apart = OnnxEncoder(exported_int8.folder), OnnxEncoder(exported_int8.folder)
+    runs: list[list[str]] = []
+    run = encoder._model.run
+
+    def counted(texts: list[str], outputs: list[str], *, query: bool) -> Any:
+        runs.append(outputs)
+        return run(texts, outputs, query=query)
+
+    encoder._model.run = counted  # type: ignore[method-assign, assignment]
+    for _ in range(2):  # the first time it does not know yet
+        np.testing.assert_array_equal(encoder.encode_queries(TEXTS), apart.encode_queries(TEXTS))
+        for found, expected in zip(
+            encoder.tokens.encode_queries(TEXTS[1:]), apart.tokens.encode_queries(TEXTS[1:]), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+    assert runs == [["sentence_embedding"], ["token_embeddings"], ["sentence_embedding", "token_embeddings"]]
+    (other,) = encoder.tokens.encode_queries(["another"])
+    np.testing.assert_array_equal(other, apart.tokens.encode_queries(["another"])[0])
+    many = [f"query {number}" for number in range(300)]
+    assert encoder.encode_queries(many).shape == (300, encoder.dimension)
+    assert runs[-1] == ["sentence_embedding"]
 
 
 @pytest.fixture(params=["exported_fp32", "exported_int8"])

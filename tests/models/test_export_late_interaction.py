@@ -129,7 +129,7 @@ def test_int8_has_a_mask_only_where_it_is_needed(late_int8: ExportReport, bert_f
     assert 1e-6 < late_int8.description.parity["max_score_difference"] < 0.2
     plain = LateInteractionExport(bert_folder)
     plain.check_source()
-    assert plain.graph(plain.load(), masked=False).inputs == ["input_ids"]
+    assert list(plain.graph(plain.load(), masked=False).inputs) == ["input_ids"]
 
 
 def test_the_graph_gives_unit_vectors(late_fp32: ExportReport, joint_late: ExportReport) -> None:

@@ -163,6 +163,25 @@ def load_cross(folder: Path, *, max_tokens: int | None = None) -> Any:
         return CrossEncoder(str(folder), device="cpu", local_files_only=True, max_length=max_tokens)
 
 
+def make_uni_encoder(folder: Path, *, mask: str = "one-way", group_size: int = 0) -> Path:
+    """A Uni-Encoder that reads contexts of 40 tokens and candidates of 24, under a random head."""
+    from tiercel.models.uni_checkpoint import UniCheckpoint, save_uni_encoder
+    from tiercel.models.uni_inputs import UniSettings
+    from tiercel.models.uni_network import UniEncoder
+
+    with quiet():
+        import torch
+        from transformers import AutoTokenizer
+
+        settings = UniSettings(mask, group_size, context_tokens=40, candidate_tokens=24)  # type: ignore[arg-type]
+        network = UniEncoder(make_bert(), settings.mask)
+        torch.nn.init.normal_(network.head.weight)
+        write_tokenizer(folder)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        save_uni_encoder(UniCheckpoint(network.eval(), tokenizer, settings), folder)
+    return folder
+
+
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _ROLES = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
 _DEBERTA = {

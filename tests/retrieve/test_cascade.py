@@ -21,7 +21,7 @@ from tests.retrieve.small import (
     Store,
 )
 from tiercel.errors import ModelError, UsageError
-from tiercel.protocols import CandidateGroup, Reranker, Retriever
+from tiercel.protocols import CandidateGroup, Located, Locates, Reranker, Retriever
 from tiercel.retrieve.cascade import Cascade, RerankStep
 from tiercel.retrieve.fusion import Fusion, FusionLeg, FusionMethod
 from tiercel.types import DocId, Hit, Query, QueryId, Ranking
@@ -196,6 +196,32 @@ def test_a_step_reads_the_passage_that_matched_or_the_document(matched: bool, re
     step = RerankStep("w", Watching(), matched=matched)
     (ranking,) = Cascade(Spans(), [step], Store()).retrieve(QUERIES[:1], keep=1)
     assert (seen, ranking.hits[0].span) == ([read], (0, 3))
+
+
+@pytest.mark.parametrize(("passages", "spans"), [(False, [(3, 5), (0, 3)]), (True, [(0, 3), (0, 3)])])
+def test_where_a_reranker_found_it_is_the_span_unless_passages_are_ranked(
+    passages: bool, spans: list[tuple[int, int]]
+) -> None:
+    """It finds nothing in the second document, whose hit stays as it was."""
+
+    class Passages(OverlapRetriever):
+        def retrieve(self, queries: Sequence[Query], *, keep: int) -> list[Ranking]:
+            rankings = super().retrieve(queries, keep=keep)
+            return [
+                Ranking(r.query, tuple(hit._replace(span=(0, 3)) for hit in r.hits[:2]), r.stage, passages)
+                for r in rankings
+            ]
+
+    class Finding(ShorterFirst):
+        def locate(self, groups: Sequence[CandidateGroup]) -> list[Located]:
+            return [Located(np.array([2.0, 1.0], np.float32), [(3, 5), None]) for _ in groups]
+
+    finding = Finding()
+    assert isinstance(finding, Locates)
+    cascade = Cascade(Passages(), [RerankStep("finding", finding)], Store())
+    (ranking,) = cascade.retrieve(QUERIES[:1], keep=2)
+    assert [hit.score for hit in ranking.hits] == [2, 1]
+    assert [hit.span for hit in ranking.hits] == spans
 
 
 def test_asking_for_no_hits_is_refused() -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("schemathesis", reason="the extra dev is not installed")
 OPERATIONS = [
     ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/documents/{doc_id}"), ("POST", "/documents"),
     ("DELETE", "/documents"), ("POST", "/search"), ("POST", "/rerank"), ("POST", "/v1/rerank"), ("POST", "/v2/rerank"),
-    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/embeddings"), ("POST", "/embed"),
 ]  # fmt: skip
 WITH_BODY = [(method, path) for method, path in OPERATIONS if method != "GET"]
 """Others take nothing that could be against the document."""

@@ -14,7 +14,7 @@ from tiercel.models.description import ModelSource
 from tiercel.models.export_cross_encoder import export
 from tiercel.models.zoo import find_source
 from tiercel.training.batches import batch_of
-from tiercel.training.cross_encoder import RESIDUAL_FILE, CrossStudent
+from tiercel.training.cross_encoder import CrossStudent
 from tiercel.training.groups import MinedGroup
 from tiercel.training.settings import CrossSettings
 
@@ -72,27 +72,40 @@ def test_too_many_layers_are_refused(cross_folder: Path) -> None:
         CrossStudent(cross_folder, settings, ready(GROUPS, settings))
 
 
-def test_a_residual_model_starts_with_the_first_stages_ranking(cross_folder: Path, tmp_path: Path) -> None:
+def test_a_residual_model_starts_with_the_ranking_of_the_stage_before(cross_folder: Path) -> None:
     settings = CrossSettings(residual="bm25")
     student = CrossStudent(cross_folder, settings, ready(SCORED, settings))
     student.module.eval()
     scores = student.scores(batch_of(SCORED, texts_by_id(SCORED)))
     assert scores[0].argsort(descending=True).tolist() == [0, 1, 2]
     assert scores[1, 1].item() > scores[1, 0].item()  # as BM25 had it, though the label says otherwise
-    student.save(tmp_path)
-    record = json.loads((tmp_path / RESIDUAL_FILE).read_text())
+    weight, bias = (float(value) for value in (student.module["before"].weight, student.module["before"].bias))
     # Document 3 of the first group was not found by BM25: its floor, 1, stands for it.
-    by_hand = [record["bias"] + record["weights"]["bm25"] * score for score in (9.0, 4.0, 1.0)]
-    assert scores[0].tolist() == pytest.approx(by_hand, abs=1e-5)
-    assert record["weights"]["bm25"] > 0
+    assert scores[0].tolist() == pytest.approx([bias + weight * score for score in (9.0, 4.0, 1.0)], abs=1e-5)
+    assert weight > 0
 
 
-def test_the_combination_leans_on_the_leg_that_is_right(cross_folder: Path) -> None:
-    settings = CrossSettings(residual="bm25, dense")
-    groups = ready([SCORED[1]] * 6 + [SCORED[0]], settings)
-    weights = CrossStudent(cross_folder, settings, groups).module["first"].weight[0].tolist()
-    # In six of seven groups BM25 is wrong and the dense leg right.
-    assert weights[1] > 10 * weights[0] > 0
+def test_a_saved_residual_model_is_added_to_the_scores_of_the_stage_before(cross_folder: Path, tmp_path: Path) -> None:
+    settings = CrossSettings(residual="bm25")
+    student = CrossStudent(cross_folder, settings, ready(SCORED, settings))
+    student.module["before"].weight.fill_(0.25)
+    student.module["before"].bias.fill_(3.0)
+    torch.nn.init.normal_(student.module["network"].classifier.weight, generator=torch.Generator().manual_seed(0))
+    student.module.eval()
+    scores = student.scores(batch_of(SCORED, texts_by_id(SCORED)))[0].tolist()
+    student.save(tmp_path)
+    pairs = [(SCORED[0].query.text, document.id) for document in SCORED[0].documents]
+    corrections = load_cross(tmp_path).predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    added = [before + correction for before, correction in zip((9.0, 4.0, 1.0), corrections.tolist(), strict=True)]
+    assert [0.25 * score + 3.0 for score in added] == pytest.approx(scores, abs=1e-4)
+
+
+def test_the_weight_of_a_stage_that_is_right_is_larger(cross_folder: Path) -> None:
+    def weight(groups: list[MinedGroup]) -> float:
+        settings = CrossSettings(residual="bm25")
+        return float(CrossStudent(cross_folder, settings, ready(groups, settings)).module["before"].weight)
+
+    assert weight([SCORED[0]] * 3 + [SCORED[1]]) > weight([SCORED[0]] + [SCORED[1]] * 3) > 0
 
 
 def test_the_first_step_moves_the_head_and_later_steps_the_network(cross_folder: Path) -> None:
@@ -102,15 +115,15 @@ def test_the_first_step_moves_the_head_and_later_steps_the_network(cross_folder:
     labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     student.loss(replace(batch, labels=labels)).backward()
     assert float(student.module["network"].classifier.weight.grad.norm()) > 0
-    assert not list(student.module["first"].parameters())
+    assert not list(student.module["before"].parameters())
 
 
-def test_legs_that_no_group_knows_are_refused(cross_folder: Path) -> None:
+def test_a_stage_that_no_group_knows_is_refused(cross_folder: Path) -> None:
     settings = CrossSettings(residual="late")
-    with pytest.raises(InputError, match="no group has a score of the leg 'late'; expected one of bm25, dense"):
+    with pytest.raises(InputError, match="no group has a score of 'late'; expected one of bm25, dense"):
         CrossStudent(cross_folder, settings, ready(SCORED, settings))
     bare = replace(GROUPS[1], where="g:2")
-    with pytest.raises(InputError, match=r"g:2: no score of the leg 'bm25'"):
+    with pytest.raises(InputError, match=r"g:2: no score of 'bm25'"):
         CrossStudent(
             cross_folder, CrossSettings(residual="bm25"), ready([SCORED[0], bare], CrossSettings(residual="bm25"))
         )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.models.tiny import VOCABULARY, load_torch
 from tests.training.made import made_group, texts_by_id
+from tiercel.models.description import HEAD_FILE
+from tiercel.models.pair_head import read_head
 from tiercel.training.batches import batch_of, training_groups
 from tiercel.training.checkpoints import Checkpoints
-from tiercel.training.distil import HEAD_FILE, HEAD_SETTINGS_FILE, ConcatHead, DseStudent
+from tiercel.training.distil import DseStudent
 from tiercel.training.groups import MinedGroup
 from tiercel.training.loop import Training
 from tiercel.training.settings import DistilSettings
@@ -28,24 +28,19 @@ def test_stored_vectors_and_the_saved_head_give_the_scores_of_the_whole(encoder_
     student.module.eval()
     scores = student.scores(batch_of(GROUPS, texts_by_id(GROUPS)))
     student.save(tmp_path)
-    head = ConcatHead(16, 8)
-    head.load_state_dict(load_file(tmp_path / HEAD_FILE))
-    model = load_torch(tmp_path)
+    head, model = read_head(tmp_path), load_torch(tmp_path)
     for group, row in zip(GROUPS, scores, strict=True):
-        query = torch.from_numpy(model.encode_query(group.query.text, normalize_embeddings=True))
-        texts = [d.id for d in group.documents]
-        documents = torch.from_numpy(model.encode_document(texts, normalize_embeddings=True))
-        assert head(query.expand_as(documents), documents).tolist() == pytest.approx(row.tolist(), abs=1e-4)
+        query = model.encode_query(group.query.text, normalize_embeddings=True)
+        documents = model.encode_document([d.id for d in group.documents], normalize_embeddings=True)
+        assert head.scores(query, documents).tolist() == pytest.approx(row.tolist(), abs=1e-4)
 
 
-def test_the_dot_head_is_a_rising_line_over_the_cosine(encoder_folder: Path, tmp_path: Path) -> None:
+def test_the_dot_head_is_a_rising_line_over_the_cosine_and_is_not_saved(encoder_folder: Path, tmp_path: Path) -> None:
     student = DseStudent(encoder_folder, DistilSettings(head="dot"))
     u, v = torch.eye(3), torch.tensor([[0.5, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])
     assert student.module["head"](u, v).tolist() == pytest.approx([2.5, -5.0, 5.0])
     student.save(tmp_path)
-    assert json.loads((tmp_path / HEAD_SETTINGS_FILE).read_text()) == {
-        "head": "dot", "scale": pytest.approx(5.0), "bias": 0.0,
-    }  # fmt: skip
+    assert not (tmp_path / HEAD_FILE).exists()
 
 
 def taught(group: MinedGroup, *scores: float) -> MinedGroup:

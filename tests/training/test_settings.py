@@ -10,9 +10,9 @@ from tiercel.training.settings import CrossSettings, DistilSettings, LateSetting
 
 def test_a_file_then_what_is_given_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    file.write_text('epochs = 3\nlearning_rate = 1\nresidual = "bm25,dense"\n')
+    file.write_text('epochs = 3\nlearning_rate = 1\nresidual = "fused"\n')
     settings = read_settings(CrossSettings, file, ["epochs=2", "distil=kl"])
-    assert settings == CrossSettings(epochs=2, learning_rate=1.0, residual="bm25,dense", distil="kl")
+    assert settings == CrossSettings(epochs=2, learning_rate=1.0, residual="fused", distil="kl")
     assert read_settings(LateSettings, None, ["frozen=false"]) == LateSettings(frozen=False)
     assert read_settings(DistilSettings, None).label == "none"
 

@@ -103,7 +103,8 @@ def search(
         from tiercel.data.runs import write_run
 
         form = run_format or ("trec" if run == "-" else None)
-        write_run(telling_empty(rankings, opened, where=where, least=min_score), run, format=form, tag=tag)
+        told = telling_empty(rankings, opened, where=where, least=min_score)
+        write_run(told, run, format=form, tag=app.run_tag(tag, cascade))
     elif as_json:
         print_rankings_json(rankings, opened, where=where, least=min_score, facts_of=app.budget_facts(cascade))
     else:

@@ -18,7 +18,7 @@ def serve(
     index: Index = None,
     pipeline: Pipeline = "",
     reranker: Reranker = "",
-    encoder: Annotated[str, typer.Option(help="Model of /v1/embeddings.", metavar="MODEL")] = "",
+    encoder: Annotated[str, typer.Option(help="Model of /v1/embeddings and /embed.", metavar="MODEL")] = "",
     host: Annotated[str, typer.Option(help="Where to listen. Anything but this machine asks for a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     key: Annotated[
@@ -31,7 +31,7 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 30.0,
     max_body: Annotated[float, typer.Option(min=0.001, help="Megabytes that a request may have.")] = 16.0,
 ) -> None:
-    """Answer over HTTP: /search, /rerank, /v1/embeddings, /documents, a page at /."""
+    """Answer over HTTP: /search, /rerank, /v1/embeddings, /embed, /documents, a page at /."""
     _needs("serve", "fastapi", "uvicorn", "prometheus_client")
     from tiercel.screen import say
     from tiercel.serving.options import MEGABYTE, ServeOptions

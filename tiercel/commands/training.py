@@ -87,8 +87,8 @@ def mine(
 
 def train(
     family: Annotated[
-        Literal["cross", "bi", "late", "distil", "uni"],
-        typer.Argument(help="cross, bi, late, distil or uni.", metavar="FAMILY"),
+        Literal["cross", "bi", "late", "local", "distil", "uni"],
+        typer.Argument(help="cross, bi, late, local, distil or uni.", metavar="FAMILY"),
     ],
     model: Annotated[
         str, typer.Argument(help="What it starts as: bundled name, folder, or hub name.", metavar="MODEL")

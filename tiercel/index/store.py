@@ -90,13 +90,8 @@ class Index:
 
     def missing(self, ids: Sequence[DocId]) -> list[DocId]:
         """Those of the ids that no document has, in the same order."""
-        asked = pa.array(ids, pa.string())
-        found: set[DocId] = set()
-        for view in self.views:
-            documents = view.segment.documents
-            among = documents.among(asked)
-            found.update(documents.ids(np.flatnonzero(among if view.live is None else among & view.live)))
-        return [doc_id for doc_id in ids if doc_id not in found]
+        views = places_of(self.views, ids).views
+        return [doc_id for doc_id, position in zip(ids, views.tolist(), strict=True) if position < 0]
 
     def verify(self) -> None:
         """Read every byte and hold the legs against each other. Raises IndexStoreError naming the first bad file."""

@@ -1,8 +1,9 @@
-"""Which stored token vectors are a candidate's? From documents, or passages, to rows of all segments."""
+"""Which stored vectors are a candidate's? From documents, or passages, to rows of all segments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,50 @@ from tiercel.errors import IndexStoreError
 from tiercel.index.ann import FloatMatrix
 from tiercel.index.explained import rows_of
 from tiercel.index.lookup import places_of
-from tiercel.index.token_vectors import TokenVectors
+from tiercel.index.segment import Segment
 from tiercel.index.view import View
 from tiercel.parts import Read
 from tiercel.protocols import CandidateGroup
 from tiercel.types import Document, Span
 
 _ANY = (-1, -1)
+
+
+class RowTokens(Protocol):
+    """What a segment keeps of its rows: vectors of each, one after the other."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Shape (rows + 1,): where each row's vectors begin."""
+
+    def gather(self, rows: NDArray[np.integer]) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """The vectors of these rows, in their order, and where each row's begin."""
+
+
+class RowVectors:
+    """A segment's dense vectors as token vectors: each row has one.
+
+    Args:
+        stored: shape (rows, dimension), float16, rows of L2 norm 1.
+    """
+
+    def __init__(self, stored: NDArray[np.float16]) -> None:
+        self.offsets = np.arange(len(stored) + 1)
+        self._stored = stored
+
+    def gather(self, rows: NDArray[np.integer]) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """Float32, shape (len(rows), dimension), and a step for each."""
+        return self._stored[rows].astype(np.float32), np.arange(len(rows) + 1)
+
+
+def token_vectors(segment: Segment) -> RowTokens:
+    """What the stage `late` compares. Raises IndexStoreError in an index without."""
+    return segment.tokens
+
+
+def row_vectors(segment: Segment) -> RowTokens:
+    """What the stage `pair` compares. Raises IndexStoreError in an index without."""
+    return RowVectors(segment.vectors.stored)
 
 
 class StoredPart:
@@ -28,9 +66,7 @@ class StoredPart:
         candidates: shape (pieces,), int64: position in the group of the candidate that each piece is of.
     """
 
-    def __init__(
-        self, group: int, candidates: NDArray[np.int64], tokens: TokenVectors, rows: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, group: int, candidates: NDArray[np.int64], tokens: RowTokens, rows: NDArray[np.int64]) -> None:
         self.group = group
         self.candidates = candidates
         self._tokens = tokens
@@ -48,16 +84,18 @@ class StoredPart:
 
 
 class StoredTokens:
-    """The token vectors of an index, as late interaction asks for them. May be asked from several threads at once.
+    """The vectors of an index's rows, as rerankers ask for them. May be asked from several threads at once.
 
     A candidate is compared by each of its rows, unless its group says which passage is meant: then by that one.
 
     Args:
         views: the segments of one commit; what a filter selects does not matter.
+        of: which vectors of a segment are meant.
     """
 
-    def __init__(self, views: Sequence[View]) -> None:
+    def __init__(self, views: Sequence[View], *, of: Callable[[Segment], RowTokens] = token_vectors) -> None:
         self._views = views
+        self._of = of
 
     def parts(self, groups: Sequence[CandidateGroup]) -> Iterator[list[StoredPart]]:
         """The candidates' rows, group by group. Raises IndexStoreError for a document or passage that is not there."""
@@ -81,7 +119,7 @@ class StoredTokens:
             candidates = np.flatnonzero(places.views == position)
             if candidates.size:
                 rows, owners = self._rows(view, places.ordinals[candidates], group, candidates)
-                yield StoredPart(number, candidates[owners], view.segment.tokens, rows)
+                yield StoredPart(number, candidates[owners], self._of(view.segment), rows)
 
     def _rows(
         self, view: View, ordinals: NDArray[np.int64], group: CandidateGroup, candidates: NDArray[np.int64]

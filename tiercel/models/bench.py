@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tiercel.errors import ModelError
-from tiercel.models.checkpoint import network
 from tiercel.models.choices import choice_file, write_choice
 from tiercel.models.description import GRAPH_FILE, ModelSource, read_description
 from tiercel.models.export import FamilyExport
@@ -166,7 +165,7 @@ def _torch_runs(
 
     # Graphs are traced with plain attention; torch itself is fastest with its own.
     with quiet():
-        network(model).set_attn_implementation("sdpa")
+        export.network(model).set_attn_implementation("sdpa")
 
     def on_cpu() -> Any:
         before = torch.get_num_threads()

@@ -228,13 +228,13 @@ def read_prompts(model: Any) -> Prompts:
     return Prompts(query=known.get("query", default), document=document)
 
 
-def token_limit(model: Any, max_tokens: int | None, *, declared: int | None, where: str) -> int:
+def token_limit(network: Any, max_tokens: int | None, *, declared: int | None, where: str) -> int:
     """Most tokens of one run: `max_tokens`, or the limit that the model has `declared`, else that of its positions.
 
     Raises ModelError when `max_tokens` is above the model's own limit, or neither is there.
     """
-    own = declared if declared is not None else getattr(network(model).config, "max_position_embeddings", None)
-    room = _positions(network(model))
+    own = declared if declared is not None else getattr(network.config, "max_position_embeddings", None)
+    room = _positions(network)
     if own is not None and room is not None:
         own = min(own, room)
     if own is None and max_tokens is None:
@@ -244,18 +244,18 @@ def token_limit(model: Any, max_tokens: int | None, *, declared: int | None, whe
     return int(max_tokens or own or 0)
 
 
-def write_tokenizer(model: Any, folder: Path, *, next_step: str) -> None:
+def write_tokenizer(tokenizer: Any, network: Any, folder: Path, *, next_step: str) -> None:
     """Write tokenizer.json into `folder`, without padding and truncation.
 
-    Raises ModelError when the tokenizer has no such form, or knows tokens that the model has no embedding of.
+    Raises ModelError when the tokenizer has no such form, or knows tokens that the network has no embedding of.
     """
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
             "its tokenizer has no fast form", expected="one that can be saved as tokenizer.json", next_step=next_step
         )
     largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
-    embeddings = int(network(model).get_input_embeddings().weight.shape[0])
+    embeddings = int(network.get_input_embeddings().weight.shape[0])
     if largest >= embeddings:
         raise ModelError(
             f"its tokenizer gives ids up to {largest}, but its embedding has {embeddings} rows",

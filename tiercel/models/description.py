@@ -22,14 +22,17 @@ _FORMAT_OF_ONE_BACKEND = 2
 DESCRIPTION_FILE = "tiercel.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+HEAD_FILE = "pair_head.npz"
+"""A head over two vectors, which few encoders have: `tiercel.models.pair_head`."""
 
 _CHUNK_BYTES = 1 << 20
 
 # What decides the vectors of a source folder; a changed README or picture does not.
-_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata"}
+_DIGESTED_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".metadata", ".npz"}
 
-ModelFamily = Literal["encoder", "cross-encoder", "late-interaction"]
-"""What a model makes of texts: one vector of each, one score of a pair, one vector of every token."""
+ModelFamily = Literal["encoder", "cross-encoder", "late-interaction", "local-attention", "uni-encoder"]
+"""What a model makes of texts: one vector of each, one score of a pair, one vector of every token, the same with a head
+that makes scores of them, or the scores of all candidates of a context from one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,10 @@ class Probe:
     """Texts with what the exported model gave for them: shows on another machine whether it still does.
 
     Attributes:
-        texts: encoder: one text; cross-encoder: a query and its documents; late-interaction: a query and a document.
-        values: encoder: the text's vector; cross-encoder: the score of each document; late-interaction: the direction
-            of the mean of each text's token vectors, one after the other.
+        texts: encoder: one text; cross-encoder and uni-encoder: a query and its documents; late-interaction and
+            local-attention: a query and a document.
+        values: encoder: the text's vector; cross-encoder and uni-encoder: the score of each document; the others: the
+            direction of the mean of each text's token vectors, one after the other.
     """
 
     texts: tuple[str, ...]
@@ -83,8 +87,8 @@ class ModelDescription:
         name: how the user called the model.
         source: where it came from, in words.
         precision: number format of its matrix products.
-        dimension: length of a vector, of late interaction that of a token; 0 for a cross-encoder, which gives scores.
-        max_tokens: most tokens of one document or pair, special tokens included.
+        dimension: length of a vector, of late interaction and local attention that of a token; 0 for what gives scores.
+        max_tokens: most tokens of one document or pair, or of a context and a candidate, special tokens included.
         prompts: what is put before queries and documents.
         fingerprint: digest of everything that decides what the model gives.
         parity: how far that is from what the source gives: figures by name, as the family measures them.
@@ -112,7 +116,7 @@ class ModelDescription:
 
 
 def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
-    """Digest, as hex, of the graph, the tokenizer and the settings that decide what the model in `folder` gives.
+    """Digest, as hex, of everything that decides what the model in `folder` gives: graph, tokenizer, head, settings.
 
     The fingerprint that `description` itself holds has no part in it.
     """
@@ -129,6 +133,8 @@ def compute_fingerprint(folder: Path, description: ModelDescription) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (GRAPH_FILE, TOKENIZER_FILE):
         digest.update(file_digest(folder / name))
+    if (folder / HEAD_FILE).is_file():
+        digest.update(file_digest(folder / HEAD_FILE))
     return digest.hexdigest()
 
 
@@ -199,10 +205,11 @@ def read_intact(folder: Path, *, family: ModelFamily) -> ModelDescription:
 def check_family(description: ModelDescription, family: ModelFamily, *, where: str) -> None:
     """Raise ModelError unless the model can serve as one of this family.
 
-    An encoder has token vectors too, its hidden states; a late-interaction model may have a vector of the whole text.
+    An encoder has token vectors too, its hidden states, and a local-attention model; a late-interaction model may have
+    a vector of the whole text.
     """
     served: set[ModelFamily] = {description.family}
-    if description.family == "encoder":
+    if description.family in ("encoder", "local-attention"):
         served.add("late-interaction")
     if description.family == "late-interaction" and description.extra.get("sentence_dimension"):
         served.add("encoder")

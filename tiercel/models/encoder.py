@@ -13,6 +13,9 @@ from tiercel.models.texts import SENTENCE_OUTPUT, TOKEN_OUTPUT, LoadedModel
 from tiercel.models.token_encoder import LoadedTokenEncoder
 from tiercel.parts import Reading
 
+# Token vectors of so many queries are held for the stage after: 130 KB each at most, of 256 tokens of 128 dimensions.
+_HELD_QUERIES = 256
+
 
 class OnnxEncoder:
     """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.JointEncoder`.
@@ -20,6 +23,9 @@ class OnnxEncoder:
     On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
     caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
     of like length are padded into batches of at most `batch_tokens`.
+
+    Attributes:
+        folder: which it is made from.
 
     Args:
         folder: holds tiercel.json, model.onnx and tokenizer.json; a late-interaction model that also gives a vector of
@@ -36,6 +42,7 @@ class OnnxEncoder:
     def __init__(
         self, folder: Path, *, provider: str = "cpu", threads: int = 1, batch_tokens: int | None = None
     ) -> None:
+        self.folder = folder
         self._model = LoadedModel(
             folder, family="encoder", provider=provider, threads=threads, batch_tokens=batch_tokens
         )
@@ -72,8 +79,15 @@ class OnnxEncoder:
         return self._tokens
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
-        return self._encode(texts, query=True)
+        """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows.
+
+        Once `tokens` has been asked for queries it is given theirs, out of the same pass, as a later stage wants them.
+        """
+        if not self._tokens.is_asked or len(texts) > _HELD_QUERIES:
+            return self._encode(texts, query=True)
+        vectors, tokens = self._encode_jointly(texts, query=True)
+        self._tokens.hold(texts, tokens)
+        return vectors
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimension), float32, rows of L2 norm 1, in input order; no texts: zero rows."""
@@ -84,12 +98,7 @@ class OnnxEncoder:
 
         On the CPU to the last bit. A text that is cut counts once.
         """
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        tokens: list[NDArray[np.float32]] = []
-        for results in self._model.run(texts, [SENTENCE_OUTPUT, TOKEN_OUTPUT], query=False):
-            vectors[len(tokens) : len(tokens) + len(results)] = [vector for vector, _ in results]
-            tokens += [matrix for _, matrix in results]
-        return vectors, tokens
+        return self._encode_jointly(texts, query=False)
 
     def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
         """What is read of each text, in input order: a piece for each of its tokens' vectors, and where it is cut."""
@@ -102,3 +111,13 @@ class OnnxEncoder:
             vectors[done : done + len(results)] = [vector for (vector,) in results]
             done += len(results)
         return vectors
+
+    def _encode_jointly(
+        self, texts: Sequence[str], *, query: bool
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        tokens: list[NDArray[np.float32]] = []
+        for results in self._model.run(texts, [SENTENCE_OUTPUT, TOKEN_OUTPUT], query=query):
+            vectors[len(tokens) : len(tokens) + len(results)] = [vector for vector, _ in results]
+            tokens += [matrix for _, matrix in results]
+        return vectors, tokens

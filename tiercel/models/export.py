@@ -115,12 +115,24 @@ class FamilyExport(ABC, Generic[Values]):
 
     @abstractmethod
     def load(self) -> Any:
-        """The model as sentence-transformers loads it, in evaluation mode. Raises ModelError."""
+        """The model, commonly as sentence-transformers loads it, in evaluation mode. It has a `tokenizer`.
+
+        Raises ModelError.
+        """
+
+    def network(self, model: Any) -> Any:
+        """The network of transformers inside a loaded model."""
+        return network(model)
 
     def declared_limit(self, model: Any) -> int | None:
         """Most tokens of a text as the source has it; None where it says nothing."""
         limit: int | None = model.max_seq_length
         return limit
+
+    def limit(self, model: Any, max_tokens: int | None) -> int:
+        """Most tokens of a text: `max_tokens`, or the model's own limit. Raises ModelError for more than that."""
+        declared = self.declared_limit(model)
+        return token_limit(self.network(model), max_tokens, declared=declared, where=str(self.source))
 
     def check_packable(self) -> None:
         """Raise ModelError where runs without padding would give other values; called once it is loaded."""
@@ -168,6 +180,9 @@ class FamilyExport(ABC, Generic[Values]):
         """What is put before queries and documents."""
         return Prompts()
 
+    def copy(self, folder: Path) -> None:
+        """Put into `folder` what of the source goes along as it is."""
+
     def extra(self, model: Any) -> dict[str, Any]:
         """Settings that only this family has, as JSON has them; part of the fingerprint."""
         return {}
@@ -201,9 +216,9 @@ def export_model(
     with _partial_folder(target) as folder:
         tell(f"exporting {source.name} to {form.precision} ONNX for {form.backend}, once; it is kept in {target}")
         model = export.load()
-        declared = export.declared_limit(model)
-        limit = token_limit(model, max_tokens, declared=declared, where=str(source.folder))
-        write_tokenizer(model, folder, next_step=export.other_model)
+        inner = export.network(model)
+        limit = export.limit(model, max_tokens)
+        write_tokenizer(model.tokenizer, inner, folder, next_step=export.other_model)
         tell("Writing the graph")
         is_masked = form.precision in MASKED
         graph = write_graph(export.graph(model, masked=is_masked), folder, next_step=export.other_model)
@@ -216,6 +231,7 @@ def export_model(
         export.form = form
         parity = export.compare(reference, export.onnx_values(folder, max_tokens=limit))
         probe = export.probe(folder, max_tokens=limit)
+        export.copy(folder)
         description = ModelDescription(
             family=export.family,
             name=source.name,
@@ -248,7 +264,7 @@ def _convert(
     if form.precision == "fp16":
         tell("Packing for the GPU in fp16")
         export.check_packable()
-        with placeholder_attention(network(model)):
+        with placeholder_attention(export.network(model)):
             write_graph(export.graph(model, masked=True), folder, next_step=export.other_model)
         traced = folder / "traced.onnx"
         (folder / GRAPH_FILE).replace(traced)

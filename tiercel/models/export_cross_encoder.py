@@ -31,7 +31,7 @@ from tiercel.models.parity import Parity, compare_scores
 from tiercel.models.quantize import Feeds
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairTokenizer
-from tiercel.models.tracing import TorchGraph, quiet
+from tiercel.models.tracing import TEXT_AXES, TorchGraph, quiet
 
 _HEAD = "ForSequenceClassification"
 
@@ -120,7 +120,8 @@ class CrossEncoderExport(FamilyExport[NDArray[np.float32]]):
         if _has_types(model):
             names.append(TYPES_INPUT)
         architecture = str(getattr(network(model).config, "model_type", "unknown"))
-        return TorchGraph(_graph_module(model, names), names, {SCORE_OUTPUT: {0: "texts"}}, architecture)
+        inputs = dict.fromkeys(names, TEXT_AXES)
+        return TorchGraph(_graph_module(model, names), inputs, {SCORE_OUTPUT: {0: "texts"}}, architecture)
 
     def torch_values(self, model: Any, *, max_tokens: int) -> NDArray[np.float32]:
         """Shape (queries, documents), float32: what sentence-transformers gives."""

@@ -20,9 +20,10 @@ from tiercel.models.checkpoint import (
     read_prompts,
     torch_arguments,
 )
-from tiercel.models.description import ModelSource, Probe, Prompts
+from tiercel.models.description import HEAD_FILE, ModelSource, Probe, Prompts
 from tiercel.models.export import ExportReport, FamilyExport, export_model, rounded
 from tiercel.models.forms import Wanted, find_form
+from tiercel.models.pair_head import read_head, write_head
 from tiercel.models.parity import Parity, compare_vectors
 from tiercel.models.quantize import Feeds
 from tiercel.models.texts import (
@@ -35,7 +36,7 @@ from tiercel.models.texts import (
     probe_vectors,
     read_sides,
 )
-from tiercel.models.tracing import TorchGraph, quiet
+from tiercel.models.tracing import TEXT_AXES, TorchGraph, quiet
 
 _PROBE_TEXT = "A small falcon hunts in tiers: wide and cheap at first, then closer and more exact."
 
@@ -141,6 +142,11 @@ class EncoderExport(FamilyExport[NDArray[np.float32]]):
         """Length of the probe's vector."""
         return len(probe.values)
 
+    def copy(self, folder: Path) -> None:
+        """A head over two vectors, where the encoder was trained with one."""
+        if (self.source / HEAD_FILE).is_file():
+            write_head(folder, read_head(self.source))
+
     def prompts(self, model: Any) -> Prompts:
         """The prompts that sentence-transformers' encode_query and encode_document would use."""
         return read_prompts(model)
@@ -184,7 +190,7 @@ def text_graph(model: Any, stages: Iterable[Any], outputs: Mapping[str, bool], *
     axes = {SENTENCE_OUTPUT: {0: "texts"}, TOKEN_OUTPUT: {0: "texts", 1: "tokens"}}
     return TorchGraph(
         module=graph_module(stages, outputs),
-        inputs=[IDS_INPUT, MASK_INPUT] if masked else [IDS_INPUT],
+        inputs=dict.fromkeys([IDS_INPUT, MASK_INPUT] if masked else [IDS_INPUT], TEXT_AXES),
         outputs={name: axes[name] for name in outputs},
         architecture=str(getattr(network(model).config, "model_type", "unknown")),
     )

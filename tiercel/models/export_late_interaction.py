@@ -332,7 +332,7 @@ def _query_settings(model: Any, *, where: str) -> dict[str, Any]:
         token = next((i for i in ids if i is not None), 0) if named is None else tokenizer.convert_tokens_to_ids(named)
         filler = dataclasses.asdict(Filler(int(token), length, bool(expansion["attend"])))
     return {
-        "max_tokens": token_limit(model, None, declared=declared, where=where),
+        "max_tokens": token_limit(network(model), None, declared=declared, where=where),
         "filler": filler,
         "skipped": _skipped(model, "query"),
     }

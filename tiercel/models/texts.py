@@ -16,6 +16,7 @@ from tiercel.errors import ModelError
 from tiercel.models.batching import batch_budget, pad_batch, plan_batches
 from tiercel.models.description import TOKENIZER_FILE, ModelFamily, read_intact
 from tiercel.models.forms import MASKED
+from tiercel.models.local_attention import Chunk, Geometry
 from tiercel.models.tokenize import TokenBatch, Tokenizer
 from tiercel.models.workers import map_in_order
 from tiercel.parts import Piece, Reading
@@ -64,11 +65,16 @@ class Side:
         max_tokens: most tokens of a text, special tokens and prompt included.
         filler: what short texts are filled up with.
         skipped: ids of tokens that are read but whose own vectors are left out.
+        frame: how many special tokens stand before and behind a text, where their vectors are left out; None: they are
+            given.
+        chunks: how a text is divided into runs, each between the special tokens of the frame; None: it is one.
     """
 
     max_tokens: int
     filler: Filler | None = None
     skipped: tuple[int, ...] = ()
+    frame: tuple[int, int] | None = None
+    chunks: Geometry | None = None
 
 
 class Sides(NamedTuple):
@@ -82,9 +88,11 @@ def read_sides(max_tokens: int, extra: Mapping[str, Any]) -> Sides:
     """The sides of a model: `max_tokens` of its description, and what `extra` says where the two are read apart."""
     query, document = extra.get("query", {}), extra.get("document", {})
     filler = Filler(**query["filler"]) if query.get("filler") else None
+    frame = (extra["frame"][0], extra["frame"][1]) if "frame" in extra else None
+    chunks = Geometry(**extra["geometry"]) if "geometry" in extra else None
     return Sides(
-        Side(query.get("max_tokens", max_tokens), filler, tuple(query.get("skipped", ()))),
-        Side(max_tokens, None, tuple(document.get("skipped", ()))),
+        Side(query.get("max_tokens", max_tokens), filler, tuple(query.get("skipped", ())), frame),
+        Side(max_tokens, None, tuple(document.get("skipped", ())), frame, chunks),
     )
 
 
@@ -156,7 +164,7 @@ class TextNetwork:
     def feeds(self, texts: Sequence[str], *, query: bool) -> list[Feeds]:
         """What the graph is fed for each text in a run of its own: arrays of shape (1, tokens)."""
         reader = self._query_reader if query else self._document_reader
-        rows = reader.tokenizer.encode(texts).ids
+        rows = [run.ids for row in reader.tokenizer.encode(texts).ids for run in reader.divide(row)]
         return [self._feeds(reader, [row], [reader.fill(row)]) for row in rows]
 
     def _tokenize(self, reader: _Reader, texts: Sequence[str]) -> TokenBatch:
@@ -166,6 +174,14 @@ class TextNetwork:
         return TokenBatch(ids=ids, truncated=sum(batch.truncated for batch in batches))
 
     def _embed(
+        self, reader: _Reader, ids: Sequence[NDArray[np.int64]], outputs: Sequence[str]
+    ) -> list[list[NDArray[np.float32]]]:
+        divided = [reader.divide(row) for row in ids]
+        runs = [run.ids for row in divided for run in row]
+        found = iter(self._embed_runs(reader, runs, outputs))
+        return [_joined([(run, next(found)) for run in row], outputs) for row in divided]
+
+    def _embed_runs(
         self, reader: _Reader, ids: Sequence[NDArray[np.int64]], outputs: Sequence[str]
     ) -> list[list[NDArray[np.float32]]]:
         batches = [[position] for position in range(len(ids))]
@@ -305,11 +321,34 @@ def probe_vectors(network: TextNetwork, texts: Sequence[str]) -> NDArray[np.floa
     return unit_rows(np.stack([query_tokens.mean(axis=0), document_tokens.mean(axis=0)]))
 
 
+class _Run(NamedTuple):
+    """Tokens that the graph reads together, and which of their vectors are given."""
+
+    ids: NDArray[np.int64]
+    given: slice
+
+
+def _joined(
+    runs: Sequence[tuple[_Run, list[NDArray[np.float32]]]], outputs: Sequence[str]
+) -> list[NDArray[np.float32]]:
+    """What the runs of a text give, as one array per output; a text has one vector of its own, that of its last run."""
+    (first, arrays), *others = runs
+    if not others and first.given == slice(None):
+        return arrays
+    return [
+        np.concatenate([arrays[number][run.given] for run, arrays in runs])
+        if name == TOKEN_OUTPUT
+        else runs[-1][1][number]
+        for number, name in enumerate(outputs)
+    ]
+
+
 class _Reader:
     """Texts of one side into what the graph is fed."""
 
     def __init__(self, tokenizer_file: Path, side: Side) -> None:
         self.tokenizer = Tokenizer(tokenizer_file, max_tokens=side.max_tokens)
+        self._side = side
         self._filler = side.filler
         self._skipped = np.array(side.skipped, dtype=np.int64)
 
@@ -317,9 +356,28 @@ class _Reader:
         """How many tokens a text has once it is filled up."""
         return ids.size if self._filler is None else max(ids.size, self._filler.length)
 
+    def divide(self, ids: NDArray[np.int64]) -> list[_Run]:
+        """The runs of a text of these ids, special tokens included, in order; at least one."""
+        if self._side.frame is None:
+            return [_Run(ids, slice(None))]
+        before, after = self._side.frame
+        first, last = ids[:before], ids[ids.size - after :]
+        text = ids[before : ids.size - after]
+        chunks = [] if self._side.chunks is None else self._side.chunks.chunks(text.size)
+        return [
+            _Run(
+                np.concatenate([first, text[chunk.first : chunk.last], last]),
+                slice(before + chunk.start - chunk.first, before + chunk.end - chunk.first),
+            )
+            for chunk in chunks or [Chunk(0, text.size, 0, text.size)]
+        ]
+
     def read(self, text: str) -> Reading:
         """A piece for each vector that is given of the text."""
         ids, reading = self.tokenizer.read(text)
+        if self._side.frame is not None:
+            before, after = self._side.frame
+            return Reading(reading.pieces[before : len(reading.pieces) - after], reading.end)
         filled = self.fill(ids)
         pieces = [*reading.pieces, *(Piece(self.tokenizer.name(token), 0, 0) for token in filled[ids.size :].tolist())]
         counted = zip(pieces, self.counted(filled).tolist(), strict=True)

@@ -42,7 +42,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, *, max_tokens: int) -> None:
-        self._tokenizer = _load(path)
+        self._tokenizer = load_tokenizer(path)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_tokens <= special:
             raise ModelError(
@@ -128,7 +128,7 @@ class PairTokenizer:
     """
 
     def __init__(self, path: Path, *, max_tokens: int) -> None:
-        self._tokenizer = _load(path)
+        self._tokenizer = load_tokenizer(path)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
         if max_tokens < special + 2:
             raise ModelError(
@@ -178,7 +178,8 @@ class PairTokenizer:
         return PairBatch(pairs, truncated, query_truncated)
 
 
-def _load(path: Path) -> RustTokenizer:
+def load_tokenizer(path: Path) -> RustTokenizer:
+    """A tokenizer.json as it is, but without padding. Raises ModelError where the file is missing or no tokenizer."""
     from tokenizers import Tokenizer as RustTokenizer
 
     # The library's own thread pool does not survive a fork and warns about it. Callers here bring their own

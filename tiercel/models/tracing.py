@@ -24,8 +24,11 @@ _OPSET = 17
 # Architectures whose GELU and LayerNorm subgraphs onnxruntime's fuser recognises.
 _FUSABLE = frozenset({"bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"})
 
-# Any lengths that differ from each other and from 1, which an exporter would take for a constant.
-_EXAMPLE_SHAPE = (2, 7)
+# Any sizes that differ from each other and from 1, which an exporter would take for a constant.
+_EXAMPLE_SIZES = (2, 7, 5)
+
+TEXT_AXES = ("texts", "tokens")
+"""Axes of the inputs of a graph that reads texts or pairs, each of which varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class TorchGraph:
 
     Attributes:
         module: a torch module in evaluation mode whose arguments are the arrays of `inputs`, in that order.
-        inputs: names of int64 arrays of shape (texts, tokens).
+        inputs: int64 arrays, by name; for each the names of its axes, all of which vary. One name is one size.
         outputs: for each result of the module, in order, its axes that vary, by position.
         architecture: the model type as transformers names it.
     """
 
     module: Any
-    inputs: Sequence[str]
+    inputs: Mapping[str, Sequence[str]]
     outputs: Mapping[str, Mapping[int, str]]
     architecture: str
 
@@ -110,14 +113,17 @@ def _trace(graph: TorchGraph, path: Path, *, next_step: str) -> str:
     import torch
 
     # Ones are tokens of every vocabulary, a mask that hides nothing, and a type that every model with types has.
-    arguments = tuple(torch.ones(_EXAMPLE_SHAPE, dtype=torch.long) for _ in graph.inputs)
+    names = dict.fromkeys(axis for axes in graph.inputs.values() for axis in axes)
+    sizes = dict(zip(names, _EXAMPLE_SIZES, strict=False))
+    arguments = tuple(torch.ones([sizes[axis] for axis in axes], dtype=torch.long) for axes in graph.inputs.values())
     common = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
-    tokens = {0: "texts", 1: "tokens"}
-    axes = dict.fromkeys(graph.inputs, tokens) | {name: dict(varying) for name, varying in graph.outputs.items()}
+    varying = {name: dict(enumerate(axes)) for name, axes in graph.inputs.items()} | {
+        name: dict(axes) for name, axes in graph.outputs.items()
+    }
     try:
         with quiet(), torch.no_grad():
             torch.onnx.export(
-                graph.module, arguments, str(path), **common, dynamic_axes=axes, opset_version=_OPSET, dynamo=False
+                graph.module, arguments, str(path), **common, dynamic_axes=varying, opset_version=_OPSET, dynamo=False
             )
         return "TorchScript"
     except (RuntimeError, TypeError, ValueError, AttributeError):
@@ -129,7 +135,7 @@ def _trace_with_dynamo(
 ) -> str:
     import torch
 
-    dimensions = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    shapes = tuple(dict.fromkeys(range(array.dim()), torch.export.Dim.DYNAMIC) for array in arguments)
     try:
         with quiet(), torch.no_grad():
             torch.onnx.export(
@@ -137,7 +143,7 @@ def _trace_with_dynamo(
                 arguments,
                 str(path),
                 **common,
-                dynamic_shapes=tuple(dimensions for _ in arguments),
+                dynamic_shapes=shapes,
                 external_data=False,
                 dynamo=True,
             )

@@ -50,6 +50,12 @@ def is_uni_encoder(folder: Path) -> bool:
     return (folder / SETTINGS_FILE).is_file()
 
 
+def check_uni_encoder(folder: Path) -> None:
+    """Refuse, before anything is loaded, what is no whole Uni-Encoder. Raises ModelError."""
+    read_uni_settings(folder)
+    check_source(folder, folder)
+
+
 def read_uni_settings(folder: Path) -> UniSettings:
     """How the model in `folder` reads. Raises ModelError where that is no Uni-Encoder, or damaged."""
     path = folder / SETTINGS_FILE

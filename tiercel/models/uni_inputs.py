@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
+from tiercel.models.tokenize import PairWindow
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
@@ -115,3 +116,12 @@ class UniTokenizer:
         found = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         rows = [np.array([self._first, *ids[:room], self._last], np.int64) for ids in found]
         return Candidates(rows, sum(len(ids) > room for ids in found))
+
+    def window(self, turns: Sequence[str], text: str) -> PairWindow:
+        """What is read of a context and a candidate together."""
+        asked = self.context(turns).ids
+        second = self._tokenizer.encode(text, add_special_tokens=False)
+        read = min(len(second), self._settings.candidate_tokens - _SPECIAL)
+        end = len(text) if read == len(second) else second.offsets[read - 1][1]
+        tokens = int(np.isin(asked, [self._first, self._last], invert=True).sum()) + read
+        return PairWindow(tokens, len(second) - read, end)

@@ -61,6 +61,8 @@ _EXPORTERS: dict[ModelFamily, str] = {
     "encoder": "tiercel.models.export_encoder",
     "cross-encoder": "tiercel.models.export_cross_encoder",
     "late-interaction": "tiercel.models.export_late_interaction",
+    "uni-encoder": "tiercel.models.export_uni_encoder",
+    "local-attention": "tiercel.models.export_local_attention",
 }
 
 

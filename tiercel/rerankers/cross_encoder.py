@@ -6,13 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.config import Precision, ScoreKind
-from tiercel.errors import ModelError, UsageError
+from tiercel.config import ScoreKind
 from tiercel.models.batching import batch_budget
 from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
 from tiercel.models.pairs import score_pairs
@@ -21,6 +20,7 @@ from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
+from tiercel.rerankers.logits import as_asked, check_finite, check_kind, check_probe
 from tiercel.types import Document, Query
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
@@ -28,11 +28,6 @@ _SLAB_PAIRS = 8192
 
 # Small enough that every worker tokenises its share, large enough that a call is worth its overhead.
 _TOKENIZE_DOCUMENTS = 64
-
-# Largest difference of a stored score, in standard deviations of the model's scores. Another processor may round
-# int8 products otherwise, and a GPU fp32 ones; kernels that overflow are off by much more.
-_PROBE_ROUNDING = 1e-5  # scores are stored with six decimals
-_PROBE_TOLERANCE: dict[Precision, float] = {"fp32": 0.05, "fp16": 0.1, "bf16": 0.2, "int8": 0.3}
 
 
 class OnnxCrossEncoder:
@@ -71,8 +66,7 @@ class OnnxCrossEncoder:
         from tiercel.models.sessions import open_exported, resolved_provider
 
         provider = resolved_provider(provider)
-        if score not in get_args(ScoreKind):
-            raise UsageError(f"score {score!r}", expected=" or ".join(get_args(ScoreKind)))
+        check_kind(score)
         self._description = read_intact(folder, family="cross-encoder")
         self._tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
         self._session = open_exported(folder, self._description, provider=provider, workers=threads)
@@ -139,8 +133,8 @@ class OnnxCrossEncoder:
             for (group, row), value in zip(places, values.tolist(), strict=True):
                 scores[group][row] = value
             self._count(slab, batches)
-        self._check_finite(groups, scores)
-        return scores if self._kind == "logit" else [_sigmoid(array) for array in scores]
+        check_finite(groups, scores, model=self._description.name)
+        return [as_asked(array, self._kind) for array in scores]
 
     def explain(self, query: Query, document: Document) -> WindowParts:
         """The document's score, and how much of it was read."""
@@ -167,30 +161,9 @@ class OnnxCrossEncoder:
         """Logits of the pairs: shape (len(pairs),), float32, in input order."""
         return score_pairs(self._session, pairs, batch_tokens=self._batch_tokens, workers=self._threads)
 
-    def _check_finite(self, groups: Sequence[CandidateGroup], scores: Sequence[NDArray[np.float32]]) -> None:
-        for group, array in zip(groups, scores, strict=True):
-            for row in np.flatnonzero(~np.isfinite(array)).tolist():
-                query, document = group.query.id, group.documents[row].id
-                raise ModelError(
-                    f"the model gave the score {array[row]} to the pair of query {query!r} and document {document!r}",
-                    expected="a finite score",
-                    next_step="Export the model again, or use precision fp32",
-                    where=self._description.name,
-                )
-
     def _check_probe(self, folder: Path) -> None:
         query, *documents = self._description.probe.texts
-        logits = self._run(self._tokenizer.encode(query, documents).pairs)
-        difference = float(np.max(np.abs(logits - np.array(self._description.probe.values, dtype=np.float32))))
-        deviation = self._description.parity["score_deviation"]
-        tolerance = _PROBE_ROUNDING + _PROBE_TOLERANCE[self._description.precision] * deviation
-        if not difference <= tolerance:  # also when it is not a number
-            raise ModelError(
-                f"on this machine the model gives other scores than where it was exported (by {difference:.2g})",
-                expected=f"a difference of at most {tolerance:.2g}",
-                next_step="Export the model again on this machine, or use precision fp32",
-                where=str(folder),
-            )
+        check_probe(self._description, self._run(self._tokenizer.encode(query, documents).pairs), folder)
 
 
 class _Part(NamedTuple):
@@ -215,9 +188,3 @@ def _slabs(groups: Sequence[CandidateGroup]) -> Iterator[list[_Part]]:
             size += part.stop - part.start
     if slab:
         yield slab
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # 1 / (1 + exp(-x)) overflows far below zero; its logarithm does not.
-    values: NDArray[np.float32] = np.exp(-np.logaddexp(np.float32(0), -logits))
-    return values

@@ -141,20 +141,30 @@ class LateInteraction:
 
     def explain(self, query: Query, document: Document) -> TokenParts:
         """Every token of the query with the most similar one of the document's best piece."""
+        (parts,) = self.explain_all(query, [document])
+        return parts
+
+    def explain_all(self, query: Query, documents: Sequence[Document]) -> list[TokenParts]:
+        """The same of several documents, in their order; the query is encoded once."""
         (asked,) = self._encoder.encode_queries([query.text])
+        names = self._names(query.text, len(asked), query=True)
+        return [self._explained(names, asked, CandidateGroup(query, [document])) for document in documents]
+
+    def _explained(self, names: Sequence[Piece], asked: FloatMatrix, group: CandidateGroup) -> TokenParts:
+        """Of the one document of a group."""
         best: list[TokenMatch] = []
-        reads = self._source.reads(document)
+        reads = self._source.reads(group.documents[0])
         read = reads[0]
-        pieces = list(_pieces(self._source, CandidateGroup(query, [document])))
-        for vectors, piece in zip(pieces, reads, strict=True):
-            found = self._matches(query, asked, vectors, piece)
+        for vectors, piece in zip(list(_pieces(self._source, group)), reads, strict=True):
+            found = self._matches(names, asked, vectors, piece)
             if not best or _sum(found) > _sum(best):
                 best, read = found, piece
         share = max(1, len(asked)) if self._score == "mean" else 1
         return TokenParts(self._as_read(read), tuple(best), _sum(best) / share)
 
-    def _matches(self, query: Query, asked: FloatMatrix, vectors: FloatMatrix, read: Read) -> list[TokenMatch]:
-        names = self._names(query.text, len(asked), query=True)
+    def _matches(
+        self, names: Sequence[Piece], asked: FloatMatrix, vectors: FloatMatrix, read: Read
+    ) -> list[TokenMatch]:
         if not len(vectors):
             return [TokenMatch(name, None, -1.0) for name in names]
         similarities = asked @ vectors.T

@@ -16,7 +16,7 @@ from typing import Any
 
 from tiercel.errors import UsageError
 from tiercel.protocols import DocumentStore, Retriever
-from tiercel.retrieve.cascade import Cascade, RerankStep, own_order, score_candidates
+from tiercel.retrieve.cascade import Cascade, RerankStep, Scored, own_order, score_candidates
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import StageTrace, Trace, trace_retriever
 from tiercel.types import Document, Hit, Query, QueryId, Ranking
@@ -124,6 +124,11 @@ class BudgetedCascade(Cascade):
             raise UsageError(
                 "a budget for a pipeline without a stage that reranks", expected="one, as in bm25@100,cross:MODEL@10"
             )
+        if listwise := next((step.name for step in stages if getattr(step.reranker, "group_size", 0)), ""):
+            raise UsageError(
+                f"a budget for the stage {listwise!r}, whose scores depend on the candidates that are read together",
+                expected="a stage that scores each candidate by itself: a budget decides how many are read",
+            )
         self.budget = budget
         self.spent: dict[QueryId, Spent] = {}
         self._costs = [StageCost() for _ in self._stages]
@@ -205,10 +210,10 @@ class BudgetedCascade(Cascade):
         wanted = [cost.seconds(count) for cost, count in zip(self._costs[position:], coming, strict=True)]
         return left * wanted[0] / sum(wanted) if sum(wanted) else left
 
-    def _score(self, position: int, before: Ranking, *, until: float) -> list[float]:
+    def _score(self, position: int, before: Ranking, *, until: float) -> list[Scored]:
         """Scores of the first hits: of as many as there is time for."""
         step, cost = self._stages[position], self._costs[position]
-        scores: list[float] = []
+        scores: list[Scored] = []
         while len(scores) < len(before.hits):
             start = self._clock()
             hits = before.hits[len(scores) :]

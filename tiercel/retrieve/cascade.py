@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tiercel.errors import ModelError
-from tiercel.protocols import CandidateGroup, DocumentStore, Reranker, Retriever
+from tiercel.protocols import CandidateGroup, DocumentStore, Located, Locates, Reranker, Retriever
 from tiercel.retrieve.fusion import FusedPart, Fusion, FusionMethod, fuse_lists, fused_parts
 from tiercel.retrieve.spec import resolve_keeps
 from tiercel.retrieve.trace import ReadCount, StageTrace, Trace, trace_retriever
-from tiercel.types import DocId, Document, Hit, Query, Ranking
+from tiercel.types import DocId, Document, Hit, Query, Ranking, Span
 
 if TYPE_CHECKING:
     from tiercel.protocols import FloatVector
@@ -159,22 +159,43 @@ def rerank(
     return [own_order(step, before, of_hits) for before, of_hits in zip(rankings, scores, strict=True)]
 
 
+class Scored(NamedTuple):
+    """What a step gave a candidate, and the span that its hit then has: where the step found it, or as it was."""
+
+    score: float
+    span: Span | None
+
+
 def score_candidates(
     step: RerankStep, rankings: Sequence[Ranking], documents: Mapping[DocId, Document] | None
-) -> list[list[float]]:
+) -> list[list[Scored]]:
     """The step's scores of each Ranking's hits, in their order; `documents` holds those that a step that reads reads.
 
     Raises ModelError, naming the step, for scores that do not fit the candidates or are not finite.
     """
     groups = [_group(ranking, documents if step.reads else None, matched=step.matched) for ranking in rankings]
-    scores = step.reranker.score(groups)
-    if len(scores) != len(groups):
+    found = located(step.reranker, groups)
+    if len(found) != len(groups):
         raise ModelError(
-            f"the reranker returned {len(scores)} arrays of scores",
+            f"the reranker returned {len(found)} arrays of scores",
             expected=f"{len(groups)}, one per query",
             where=f"stage {step.name!r}",
         )
-    return [_checked(step.name, before, array) for before, array in zip(rankings, scores, strict=True)]
+    scored = []
+    for before, group, (array, spans) in zip(rankings, groups, found, strict=True):
+        scores = _checked(step.name, before, array)
+        # What was cut to a passage keeps the passage's span: that is what the hit is then one of.
+        own = spans if spans and not group.spans else [None] * len(scores)
+        kept = [span or hit.span for span, hit in zip(own, before.hits, strict=True)]
+        scored.append([Scored(*both) for both in zip(scores, kept, strict=True)])
+    return scored
+
+
+def located(reranker: Reranker, groups: Sequence[CandidateGroup]) -> list[Located]:
+    """What a reranker gives each group; without spans where it does not say where."""
+    if isinstance(reranker, Locates):
+        return reranker.locate(groups)
+    return [Located(scores, ()) for scores in reranker.score(groups)]
 
 
 def _group(ranking: Ranking, documents: Mapping[DocId, Document] | None, *, matched: bool) -> CandidateGroup:
@@ -195,16 +216,15 @@ def _candidate(hit: Hit, document: Document, *, cut: bool) -> Document:
     return replace(document, text=document.text[slice(*hit.span)])
 
 
-def own_order(step: RerankStep, before: Ranking, scores: Sequence[float]) -> Ranking:
-    """The hits by the step's `scores`, which are those of the first of them, commonly of all."""
-    scored = before.hits[: len(scores)]
+def own_order(step: RerankStep, before: Ranking, scored: Sequence[Scored]) -> Ranking:
+    """The hits by what the step has `scored`: the first of them, commonly all."""
     return Ranking.from_scores(
         before.query,
-        [hit.doc_id for hit in scored],
-        scores,
+        [hit.doc_id for hit in before.hits[: len(scored)]],
+        [score for score, _ in scored],
         stage=step.name,
         keep=max(1, len(scored)),
-        spans=[hit.span for hit in scored],
+        spans=[span for _, span in scored],
         passages=before.passages,
     )
 

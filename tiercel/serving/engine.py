@@ -8,14 +8,13 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tiercel.api import SearchIndex, loaded_encoder, loaded_reranker
+from tiercel.api import Answer, SearchIndex, loaded_encoder, loaded_reranker
 from tiercel.errors import TiercelError, UsageError
 from tiercel.protocols import CandidateGroup
 from tiercel.retrieve.spec import parse, resolve_keeps
-from tiercel.retrieve.trace import Trace
 from tiercel.serving.batching import Batch, Batcher, Item
 from tiercel.serving.options import ServeOptions
-from tiercel.types import DocId, Document, FoundDocument, Query, QueryId
+from tiercel.types import DocId, Document, Query, QueryId
 
 if TYPE_CHECKING:
     from tiercel.models.encoder import OnnxEncoder
@@ -48,12 +47,14 @@ class SearchKind(NamedTuple):
     pipeline: str
     where: str
     k: int
+    explain: bool = False
 
 
 class EncodeKind(NamedTuple):
-    """The same for texts that are encoded: which prompt they are given."""
+    """The same for texts that are encoded: which prompt they are given, and whether long ones are cut or refused."""
 
     is_query: bool
+    may_cut: bool = True
 
 
 class RerankKind(NamedTuple):
@@ -109,8 +110,8 @@ class Engine:
         if not self._ready:
             raise NotReadyError("models are being loaded", next_step="Try again in a second")
 
-    async def search(self, queries: Sequence[Query], kind: SearchKind) -> list[tuple[list[FoundDocument], Trace]]:
-        """Hits and stages of each query."""
+    async def search(self, queries: Sequence[Query], kind: SearchKind) -> list[Answer]:
+        """The answer to each query; with the tokens that late interaction compared, where it is to be explained."""
         index = self.served_index()
         pipeline = kind.pipeline or self.options.pipeline or index.default_pipeline
         spec = parse(pipeline)
@@ -123,7 +124,7 @@ class Engine:
             )
         # Stages without a model compare vectors that the index keeps, which costs about what recall does.
         reads = any(stage.model for stage in spec.reranks)
-        candidates = resolve_keeps(spec.keeps, kind.k)[0] if reads else 0
+        candidates = (resolve_keeps(spec.keeps, kind.k)[0] if reads else 0) + (kind.k if kind.explain else 0)
         size = _USUAL_SIZE + candidates * _CANDIDATE_SIZE
         items = [Item(query, size + len(query.text) + sum(map(len, query.history))) for query in queries]
         return await self._batcher.submit(kind._replace(pipeline=pipeline), items)
@@ -155,10 +156,10 @@ class Engine:
             return score
         return math.exp(-math.log1p(math.exp(-score))) if score > -_STEEP else math.exp(score)
 
-    async def encode(self, texts: Sequence[str], *, is_query: bool) -> list[FloatVector]:
-        """A vector of each text."""
+    async def encode(self, texts: Sequence[str], kind: EncodeKind) -> list[FloatVector]:
+        """A vector of each text. Raises UsageError for one that is too long where none may be cut."""
         self.served_encoder()
-        return await self._batcher.submit(EncodeKind(is_query), [Item(text, len(text) + 1) for text in texts])
+        return await self._batcher.submit(kind, [Item(text, len(text) + 1) for text in texts])
 
     async def add(self, documents: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Add documents in one commit, and answer from it."""
@@ -183,7 +184,7 @@ class Engine:
         return _there(self, self._reranker, "a reranker")
 
     def served_encoder(self) -> OnnxEncoder:
-        """The model of /v1/embeddings."""
+        """The model of /v1/embeddings and /embed."""
         return _there(self, self._encoder, "an encoder")
 
     def _changed_index(self) -> SearchIndex:
@@ -219,11 +220,24 @@ class Engine:
 
     def _run(self, kind: Any, items: Sequence[Any]) -> Sequence[Any]:
         if isinstance(kind, SearchKind):
-            return self.served_index().trace(items, kind.k, where=kind.where, pipeline=kind.pipeline)
+            index = self.served_index()
+            return index.trace(items, kind.k, where=kind.where, pipeline=kind.pipeline, tokens=kind.explain)
         if isinstance(kind, RerankKind):
             return self.served_reranker().score(items)
         encoder = self.served_encoder()
+        if not kind.may_cut:
+            _check_whole(encoder, items, is_query=kind.is_query)
         return list(encoder.encode_queries(items) if kind.is_query else encoder.encode_documents(items))
+
+
+def _check_whole(encoder: OnnxEncoder, texts: Sequence[str], *, is_query: bool) -> None:
+    for text, reading in zip(texts, encoder.readings(texts, query=is_query), strict=True):
+        if reading.end < len(text):
+            raise UsageError(
+                f"a text of {len(text)} characters, of which the model reads {reading.end}",
+                expected=f"at most {encoder.max_tokens} tokens",
+                next_step="Shorten it, or ask for truncate",
+            )
 
 
 def _there(engine: Engine, part: _Part | None, name: str) -> _Part:

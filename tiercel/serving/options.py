@@ -19,7 +19,7 @@ class ServeOptions:
         index: that answers /search; None for a server without one.
         pipeline: of a search that names none; "" for every leg that the index has.
         reranker: model of /rerank, and the one that pipelines of callers may name; "" for none.
-        encoder: model of /v1/embeddings; "" for none.
+        encoder: model of /v1/embeddings and /embed; "" for none.
         host, port: where to listen; port 0 takes a free one.
         keys: bearer keys of which a caller has to have one; none: everybody is answered.
         changes: whether callers may add and delete documents.

@@ -14,6 +14,8 @@ Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
 
 MOST_TEXTS = 2048
 
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+
 
 class Strict(BaseModel):
     """A body of ours: a field that is not known is a mistake."""
@@ -28,7 +30,7 @@ class Lenient(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` is one text or several; `explain` asks for what every stage ranked, and for the terms that matched.
+    """`query` is one text or several; `explain` asks for what every stage ranked, and for what matched.
 
     `history` holds earlier turns, oldest first, for stages that read a history; all others, the recall legs among them,
     read the query alone.
@@ -42,10 +44,28 @@ class SearchRequest(Strict):
     explain: bool = False
 
 
+class TokenPair(BaseModel):
+    """A token of the query, and the most similar one of the document; `span` is None if that is not of the text."""
+
+    asked: str
+    found: str | None
+    span: tuple[int, int] | None
+    similarity: float
+
+
+class TokenPairs(BaseModel):
+    """What late interaction compared: the tokens of the query, in order, with those of `text` up to `end`."""
+
+    text: str
+    end: int
+    score: float
+    pairs: list[TokenPair]
+
+
 class FoundHit(BaseModel):
     """A document with its scores; `text` is the passage that matched, `matches` where it holds terms of the query.
 
-    Offsets count characters.
+    `tokens` is there where late interaction reranked it. Offsets count characters.
     """
 
     id: str
@@ -56,6 +76,7 @@ class FoundHit(BaseModel):
     span: tuple[int, int] | None
     metadata: dict[str, Any]
     matches: list[tuple[int, int]] | None = None
+    tokens: TokenPairs | None = None
 
 
 class StageHits(BaseModel):
@@ -139,7 +160,7 @@ class TeiRank(BaseModel):
 class EmbeddingsRequest(Lenient):
     """OpenAI's; `input_type` is ours: which prompt the model is given, where it has any."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: Texts
     model: Name | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -161,6 +182,17 @@ class EmbeddingsResponse(BaseModel):
     data: list[Embedding]
     model: str
     usage: dict[str, int]
+
+
+class TeiEmbedRequest(Lenient):
+    """Of Text Embeddings Inference; with `truncate` false a text that is longer than the model reads is refused."""
+
+    inputs: Texts
+    normalize: bool = True
+    truncate: bool | None = None
+    truncation_direction: Literal["Right", "right"] = "Right"
+    prompt_name: Literal["document", "query"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
 class NewDocument(BaseModel):

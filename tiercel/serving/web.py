@@ -1,14 +1,11 @@
-"""The routes of the server: bodies to the engine, what comes back to bodies."""
+"""The server, and its routes to an index: bodies to the engine, what comes back to bodies."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +13,23 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from tiercel import __version__
-from tiercel.data.chunking import count_tokens
-from tiercel.errors import TiercelError, UsageError
+from tiercel.errors import TiercelError
 from tiercel.serving import shapes
 from tiercel.serving.answers import in_words, refusal, refusal_of
 from tiercel.serving.engine import Engine, NotServedError, SearchKind
 from tiercel.serving.gate import Gate
 from tiercel.serving.metrics import Metrics
+from tiercel.serving.model_routes import model_routes
 from tiercel.serving.options import ServeOptions
-from tiercel.types import FoundDocument, Query, QueryId, Ranking
+from tiercel.types import FoundDocument, Query, QueryId
 
 if TYPE_CHECKING:
-    from tiercel.api import SearchIndex
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from tiercel.api import Answer, SearchIndex
+    from tiercel.parts import TokenParts
     from tiercel.retrieve.trace import Trace
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -64,14 +63,13 @@ def make_app(options: ServeOptions, *, say: Callable[[str], None]) -> Gate:
     app.add_exception_handler(TiercelError, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_exception_handler(HTTPException, _refused)
-    app.middleware("http")(partial(_counted, metrics))
-    return Gate(app, options)
+    return Gate(_Counted(app, metrics), options)
 
 
 def _routes(engine: Engine, metrics: Metrics) -> APIRouter:
     router = APIRouter()
     router.include_router(_search_routes(engine))
-    router.include_router(_rerank_routes(engine))
+    router.include_router(model_routes(engine))
     router.include_router(_document_routes(engine))
 
     @router.get("/", include_in_schema=False)
@@ -108,85 +106,20 @@ def _search_routes(engine: Engine) -> APIRouter:
         queries = [Query(QueryId(""), text, tuple(request.history)) for text in texts]
         index = engine.served_index()
         commit = index.commit
-        answers = await engine.search(queries, SearchKind(request.pipeline, request.where, request.k))
+        kind = SearchKind(request.pipeline, request.where, request.k, request.explain)
+        answers = await engine.search(queries, kind)
         results = [
             shapes.Found(
                 query=text,
-                hits=list(map(_found_hit, hits)),
-                stages=_stages(trace, request.k) if request.explain else None,
+                hits=list(map(_found_hit, answer.found)),
+                stages=_stages(answer.trace, request.k) if request.explain else None,
             )
-            for text, (hits, trace) in zip(texts, answers, strict=True)
+            for text, answer in zip(texts, answers, strict=True)
         ]
         if request.explain:
-            await asyncio.to_thread(_mark, index, results)
+            await asyncio.to_thread(_mark, index, results, answers)
         return shapes.SearchResponse(results=results, commit=commit)
 
-    @router.post("/v1/embeddings")
-    async def embeddings(request: shapes.EmbeddingsRequest) -> shapes.EmbeddingsResponse:
-        """Vectors of texts, in OpenAI's shape."""
-        model = _served_model(request.model, engine.options.encoder, "an encoder")
-        dimension = engine.served_encoder().dimension
-        if request.dimensions not in (None, dimension):
-            raise UsageError(f"dimensions {request.dimensions}", expected=f"{dimension}, which the model has")
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        vectors = await engine.encode(texts, is_query=request.input_type == "query")
-        data = [
-            shapes.Embedding(
-                index=index,
-                embedding=vector.tolist()
-                if request.encoding_format == "float"
-                else base64.b64encode(vector.astype("<f4").tobytes()).decode(),
-            )
-            for index, vector in enumerate(vectors)
-        ]
-        tokens = sum(map(count_tokens, texts))
-        return shapes.EmbeddingsResponse(
-            data=data, model=model, usage={"prompt_tokens": tokens, "total_tokens": tokens}
-        )
-
-    return router
-
-
-def _rerank_routes(engine: Engine) -> APIRouter:
-    router = APIRouter()
-
-    async def rerank(request: shapes.RerankRequest) -> shapes.RerankResponse:
-        """Candidates by relevance, in the shape of Cohere and Jina; a cross-encoder's score is between 0 and 1."""
-        model = _served_model(request.model, engine.options.reranker, "a reranker")
-        window = getattr(engine.served_reranker(), "max_tokens", None)
-        if request.max_tokens_per_doc is not None and window and request.max_tokens_per_doc < window:
-            raise UsageError(
-                f"max_tokens_per_doc {request.max_tokens_per_doc}",
-                expected=f"{window} or more: the model reads so much of query and document",
-            )
-        texts = [document if isinstance(document, str) else document.text for document in request.documents]
-        results = [
-            shapes.RerankResult(
-                index=index,
-                relevance_score=score,
-                document=_as_object(request.documents[index]) if request.return_documents else None,
-            )
-            for index, score in await _ranked(engine, request.query, texts, keep=request.top_n, raw=False)
-        ]
-        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 0}}
-        return shapes.RerankResponse(id=str(uuid.uuid4()), model=model, results=results, meta=meta)
-
-    async def tei_rerank(request: shapes.TeiRerankRequest) -> list[shapes.TeiRank]:
-        ranked = await _ranked(engine, request.query, request.texts, keep=None, raw=request.raw_scores)
-        texts = request.texts if request.return_text else None
-        return [
-            shapes.TeiRank(index=index, score=score, text=texts[index] if texts else None) for index, score in ranked
-        ]
-
-    @router.post("/rerank", response_model_exclude_none=True)
-    async def rerank_in_either_shape(
-        request: shapes.RerankRequest | shapes.TeiRerankRequest,
-    ) -> shapes.RerankResponse | list[shapes.TeiRank]:
-        """The same; with `texts` in place of `documents`, in the shape of Text Embeddings Inference."""
-        return await (tei_rerank(request) if isinstance(request, shapes.TeiRerankRequest) else rerank(request))
-
-    router.post("/v1/rerank", response_model_exclude_none=True)(rerank)
-    router.post("/v2/rerank", response_model_exclude_none=True)(rerank)
     return router
 
 
@@ -217,34 +150,25 @@ def _document_routes(engine: Engine) -> APIRouter:
     return router
 
 
-async def _ranked(
-    engine: Engine, query: str, texts: Sequence[str], *, keep: int | None, raw: bool
-) -> list[tuple[int, float]]:
-    """Position and score, best first; of equals the first is first."""
-    scores = await engine.score(query, texts)
-    width = len(str(len(texts)))
-    positions = {f"{position:0{width}}": position for position in range(len(texts))}
-    most = len(texts) if keep is None else keep
-    ranking = Ranking.from_scores(Query(QueryId(""), query), list(positions), scores, stage="rerank", keep=most)  # type: ignore[arg-type]
-    shown = (lambda score: score) if raw else engine.shown_score
-    return [(positions[hit.doc_id], shown(hit.score)) for hit in ranking.hits]
-
-
-def _served_model(asked: str | None, served: str, what: str) -> str:
-    """The name to answer with. A client that must name a model may name any: there is one of each kind."""
-    if not served:
-        raise NotServedError(f"this server was started without {what}")
-    return asked or served
-
-
-def _as_object(document: str | shapes.RerankDocument) -> dict[str, Any]:
-    return {"text": document} if isinstance(document, str) else document.model_dump()
-
-
-def _mark(index: SearchIndex, results: Sequence[shapes.Found]) -> None:
-    for found in results:
+def _mark(index: SearchIndex, results: Sequence[shapes.Found], answers: Sequence[Answer]) -> None:
+    for found, answer in zip(results, answers, strict=True):
         for hit in found.hits:
             hit.matches = index.matches(found.query, hit.text)
+        for hit, parts in zip(found.hits, answer.tokens, strict=False):
+            hit.tokens = _token_pairs(parts)
+
+
+def _token_pairs(parts: TokenParts) -> shapes.TokenPairs:
+    pairs = [
+        shapes.TokenPair(
+            asked=match.asked.text,
+            found=match.found.text if match.found else None,
+            span=match.found[1:] if match.found and match.found.end > match.found.start else None,
+            similarity=match.similarity,
+        )
+        for match in parts.tokens
+    ]
+    return shapes.TokenPairs(text=parts.read.text, end=parts.read.end, score=parts.score, pairs=pairs)
 
 
 def _found_hit(hit: FoundDocument) -> shapes.FoundHit:
@@ -280,14 +204,28 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     raise error
 
 
-async def _counted(metrics: Metrics, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    started = time.perf_counter()
-    status = 500
-    try:
-        response = await answer(request)
-        status = response.status_code
-        return response
-    finally:
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
-        metrics.answered(path, status, time.perf_counter() - started)
+class _Counted:
+    """Counts what the application answers. Starlette's own way to do so costs a quarter of a request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(path, status, time.perf_counter() - started)

@@ -1,14 +1,14 @@
-"""Cross-encoders: query and document read together; or a correction of what the stages before have scored.
+"""Cross-encoders: query and document read together; or a correction of what the stage before has scored.
 
-A residual model's score is `bias + sum over legs of weight * leg's score` plus the network's logit. The combination
-is fitted to the groups by the training's own loss before training begins, and the logit starts at zero, so the model
-starts with the ranking of the stages before and has to earn every change. An export carries the network alone; no stage
-reads the combination yet.
+A residual model's score is `weight * (score of the stage before + correction) + bias`. Weight and bias are fitted to
+the groups by the training's own loss before training begins, and the correction starts at zero, so the model starts
+with the ranking of the stage before and has to earn every change. What is saved gives the correction in that stage's
+own unit: a pipeline adds it, as in `bm25+dense,wsum:cross:MODEL`.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,17 +25,14 @@ from tiercel.training.sources import head_of, load_classifier
 
 Tensor: TypeAlias = Any
 
-RESIDUAL_FILE = "residual.json"
-"""Beside the weights of a residual model: {"bias": b, "weights": {leg: w}}."""
-
-_RIDGE = 1e-3  # keeps the weights finite where the stages before rank every group right
+_RIDGE = 1e-3  # keeps the weight finite where the stage before ranks every group right
 _FIT_STEPS = 100
 
 
 class CrossStudent:
     """A cross-encoder in training, from a folder that `tiercel export --cross-encoder` takes, or an encoder's.
 
-    Raises ModelError for a folder that cannot be loaded and InputError for groups without the scores of a leg that
+    Raises ModelError for a folder that cannot be loaded and InputError for groups without the scores that
     `residual` names.
     """
 
@@ -45,13 +42,13 @@ class CrossStudent:
         limit = getattr(network.config, "max_position_embeddings", None) or settings.max_tokens
         self._window = min(settings.max_tokens, int(limit), int(self._tokenizer.model_max_length))
         self._objective = objective_of(settings)
-        self._legs = [leg.strip() for leg in settings.residual.split(",") if leg.strip()]
+        self._before = settings.residual
         self.module = torch.nn.ModuleDict({"network": network})
-        if self._legs:
+        if self._before:
             head = head_of(network)
             torch.nn.init.zeros_(head.weight)
             torch.nn.init.zeros_(head.bias)
-            self.module["first"] = fit_first_stages(groups, self._legs, self._objective)
+            self.module["before"] = fit_stage_before(groups, self._before, self._objective)
 
     def lengths(self, groups: Sequence[TrainingGroup]) -> list[int]:
         """Tokens of the longest pair of each group."""
@@ -59,7 +56,7 @@ class CrossStudent:
         return [min(len(ids), self._window) for ids in self._tokenizer(longest, verbose=False)["input_ids"]]
 
     def scores(self, batch: Batch) -> Tensor:
-        """Logits, with the combination of the stages before in a residual model."""
+        """Logits; of a residual model with what the stage before has scored."""
         queries = [query for query, row in zip(batch.queries, batch.documents, strict=True) for _ in row]
         documents = [document for row in batch.documents for document in row]
         features = self._tokenizer(
@@ -67,98 +64,90 @@ class CrossStudent:
         ).to(batch.mask.device)
         logits = self.module["network"](**features).logits.float()
         scores = batch.place(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0])
-        if not self._legs:
+        if not self._before:
             return scores
-        rows = [first_scores(g, row, self._legs) for g, row in zip(batch.groups, batch.mined, strict=True)]
-        return scores + self.module["first"](_stacked(rows).to(scores.device))
+        rows = [scores_before(g, row, self._before) for g, row in zip(batch.groups, batch.mined, strict=True)]
+        return scores + self.module["before"](_stacked(rows).to(scores.device))
 
     def loss(self, batch: Batch) -> Tensor:
         """The mixed loss over each group."""
         return self._objective.loss(self.scores(batch), batch.labels, batch.teacher, batch.mask)
 
     def save(self, folder: Path) -> None:
-        """A folder of transformers; a residual model's combination goes beside it, as `RESIDUAL_FILE`."""
+        """A folder of transformers, whose logit is a residual model's correction in the unit of the stage before."""
+        network = self.module["network"]
+        if self._before:
+            network = copy.deepcopy(network)
+            head = head_of(network)
+            head.weight.data /= self.module["before"].weight
+            head.bias.data /= self.module["before"].weight
         with quiet():
-            self.module["network"].save_pretrained(folder)
+            network.save_pretrained(folder)
             self._tokenizer.model_max_length = self._window
             self._tokenizer.save_pretrained(folder)
-        if self._legs:
-            weights = self.module["first"].weight[0].tolist()
-            record = {
-                "bias": float(self.module["first"].bias[0]),
-                "weights": dict(zip(self._legs, weights, strict=True)),
-            }
-            (folder / RESIDUAL_FILE).write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
 
 
-class FirstStages(torch.nn.Module):  # type: ignore[misc]
-    """`bias + scores @ weight` over the last axis, one weight above 0 for each leg: no leg's order is turned around."""
+class StageBefore(torch.nn.Module):  # type: ignore[misc]
+    """`weight * score + bias`, the weight above 0: the stage's order is not turned around."""
 
-    def __init__(self, legs: int) -> None:
+    def __init__(self, weight: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.ones(1, legs))
-        self.register_buffer("bias", torch.zeros(1))
+        self.register_buffer("weight", torch.tensor(weight))
+        self.register_buffer("bias", torch.tensor(bias))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Shape (..., legs) to shape (...)."""
-        return scores @ self.weight[0] + self.bias
+        """Any shape, which stays."""
+        return scores * self.weight + self.bias
 
 
-def first_scores(group: MinedGroup, documents: Sequence[MinedDocument], legs: Sequence[str]) -> list[list[float]]:
-    """What the legs gave each document; the leg's lowest score of the query where it did not find it, 0 for no hits.
+def scores_before(group: MinedGroup, documents: Sequence[MinedDocument], stage: str) -> list[float]:
+    """What a stage gave each document; its lowest score of the query where it did not find it, 0 for no hits.
 
-    Raises InputError for a leg that the group does not know at all.
+    Raises InputError for a group that does not know the stage at all.
     """
-    for leg in legs:
-        if leg not in group.floors and not any(leg in document.scores for document in group.documents):
-            if group.floors:
-                continue  # the leg found nothing for this query
-            raise InputError(
-                f"no score of the leg {leg!r} for the query {group.query.id!r}",
-                expected="scores of every leg that `residual` names",
-                next_step="Mine with that leg, or leave it out of `residual`",
-                where=group.where,
-            )
-    return [[d.scores.get(leg, group.floors.get(leg, 0.0)) for leg in legs] for d in documents]
-
-
-def fit_first_stages(groups: Sequence[TrainingGroup], legs: Sequence[str], objective: Objective) -> FirstStages:
-    """The combination of the legs' scores with the least loss over all groups, by L-BFGS; the same each time.
-
-    Raises InputError as `first_scores` does, and for a leg that no group has a score of.
-    """
-    known = {leg for group in groups for document in group.mined.documents for leg in document.scores}
-    if unknown := [leg for leg in legs if leg not in known]:
+    if not group.floors and not any(stage in document.scores for document in group.documents):
         raise InputError(
-            f"no group has a score of the leg {unknown[0]!r}", expected=f"one of {', '.join(sorted(known)) or 'none'}"
+            f"no score of {stage!r} for the query {group.query.id!r}",
+            expected="scores of the stage that `residual` names",
+            next_step="Mine with that stage, or leave `residual` out",
+            where=group.where,
         )
-    scores = _stacked([first_scores(group.mined, group.mined.documents, legs) for group in groups])
+    return [document.scores.get(stage, group.floors.get(stage, 0.0)) for document in documents]
+
+
+def fit_stage_before(groups: Sequence[TrainingGroup], stage: str, objective: Objective) -> StageBefore:
+    """Weight and bias of a stage's scores with the least loss over all groups, by L-BFGS; the same each time.
+
+    Raises InputError as `scores_before` does, and for a stage that no group has a score of.
+    """
+    known = {name for group in groups for document in group.mined.documents for name in document.scores}
+    if stage not in known:
+        raise InputError(f"no group has a score of {stage!r}", expected=f"one of {', '.join(sorted(known)) or 'none'}")
+    scores = _stacked([scores_before(group.mined, group.mined.documents, stage) for group in groups])
     rows = [len(group.mined.documents) for group in groups]
-    mask = torch.arange(scores.shape[1])[None, :] < torch.tensor(rows)[:, None]
-    labels = mask & (torch.arange(scores.shape[1])[None, :] < _column([len(g.mined.positives) for g in groups]))
-    teacher = _stacked([[[value] for value in g.teacher or [0.0] * n] for g, n in zip(groups, rows, strict=True)])
-    deviations = scores[mask].std(dim=0).clamp_min(1e-6)
-    logs, bias = torch.zeros(len(legs), requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logs, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+    places = torch.arange(scores.shape[1])[None, :]
+    mask = places < _column(rows)
+    labels = mask & (places < _column([len(group.mined.positives) for group in groups]))
+    teacher = _stacked([group.teacher or [0.0] * count for group, count in zip(groups, rows, strict=True)])
+    deviation = scores[mask].std().clamp_min(1e-6)
+    log, bias = torch.zeros((), requires_grad=True), torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        combined = (scores / deviations) @ logs.exp() + bias
-        loss = objective.loss(combined, labels.float(), teacher[:, :, 0], mask) + _RIDGE * logs.exp().square().sum()
+        combined = scores / deviation * log.exp() + bias
+        loss = objective.loss(combined, labels.float(), teacher, mask) + _RIDGE * log.exp().square()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    fitted = FirstStages(len(legs))
-    fitted.weight.copy_((logs.detach().exp() / deviations)[None, :])
-    fitted.bias.copy_(bias.detach())
-    return fitted
+    return StageBefore(float(log.detach().exp() / deviation), float(bias.detach()))
 
 
 def _column(numbers: Sequence[int]) -> Tensor:
     return torch.tensor(numbers)[:, None]
 
 
-def _stacked(rows: Sequence[Sequence[Sequence[float]]]) -> Tensor:
-    """Rows of vectors as one float32 tensor, short rows filled with zeros."""
+def _stacked(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Rows as one float32 matrix, short ones filled with zeros."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

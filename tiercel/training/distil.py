@@ -2,28 +2,24 @@
 
 The vectors here are the encoder's own sentence vectors of norm 1, not the paper's mean over the top four layers: so
 what is stored for the dense leg serves the head too. `dot` orders documents as the encoder's cosine does, so it is a
-bi-encoder for recall; `concat` is no inner product, and is to rerank over stored vectors. No stage reads it yet.
+bi-encoder for recall; `concat` is no inner product, and reranks over stored vectors: the stage `pair`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import save_file
 
+from tiercel.models.pair_head import PairHead, write_head
 from tiercel.training.batches import Batch, TrainingGroup, objective_of
 from tiercel.training.bi_encoder import Vectors
 from tiercel.training.precision import exactly
 from tiercel.training.settings import DistilSettings
 
 Tensor: TypeAlias = Any
-
-HEAD_FILE = "pair_head.safetensors"
-HEAD_SETTINGS_FILE = "pair_head.json"
 
 _START_SCALE = 5.0
 
@@ -54,6 +50,12 @@ class ConcatHead(torch.nn.Module):  # type: ignore[misc]
         joined = torch.cat([queries, documents, queries * documents, (queries - documents).abs()], dim=-1)
         return self.output(torch.relu(self.hidden(joined)))[..., 0]
 
+    def as_arrays(self) -> PairHead:
+        """The same without torch."""
+        hidden, output = self.hidden, self.output
+        parts = (hidden.weight, hidden.bias, output.weight[0], output.bias[0])
+        return PairHead(*(part.detach().float().cpu().numpy() for part in parts))
+
 
 class DseStudent:
     """A DSE student in training, from a folder of sentence-transformers; raises ModelError where that cannot be."""
@@ -82,16 +84,10 @@ class DseStudent:
         return self._objective.loss(self.scores(batch), batch.labels, batch.teacher, batch.mask)
 
     def save(self, folder: Path) -> None:
-        """The encoder as sentence-transformers saves it, the head beside it."""
+        """The encoder as sentence-transformers saves it; a head over both vectors beside it.
+
+        The line of `dot` is not kept: it orders documents as the cosine does.
+        """
         self._vectors.save(folder)
-        head = self.module["head"]
-        record: dict[str, Any] = {
-            "head": self._settings.head,
-            "inputs": ["u", "v", "u*v", "|u-v|"],
-            "activation": "relu",
-        }
-        if self._settings.head == "dot":
-            record = {"head": "dot", "scale": float(head.log_scale.detach().exp()), "bias": float(head.bias.detach())}
-        else:
-            save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
-        (folder / HEAD_SETTINGS_FILE).write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
+        if self._settings.head == "concat":
+            write_head(folder, self.module["head"].as_arrays())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -49,6 +49,14 @@ class Student(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the model as `tiercel export` takes it."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A Student some of whose weights learn faster than others."""
+
+    def pace(self, name: str) -> float:
+        """What the learning rate is multiplied with for a weight, by its name in `module`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,7 @@ class Training:
         self._per_epoch = len(plan(self._lengths, settings, 0))
         self._total = self._per_epoch * settings.epochs
         student.module.to(settings.device)
-        self._optimizer = _optimizer(student.module, settings)
+        self._optimizer = _optimizer(student, settings)
         self._scaler = torch.amp.GradScaler("cuda", enabled=settings.precision == "fp16")
         self._record = {**as_record(settings), **checkpoints.inputs, "data": _digest(groups)}
         self._progress = Progress()
@@ -182,7 +190,7 @@ class Training:
         warm = max(1, round(self._total * self._settings.warmup))
         share = (step + 1) / warm if step < warm else (self._total - step) / max(1, self._total - warm)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * min(1.0, share)
+            group["lr"] = group["pace"] * self._settings.learning_rate * min(1.0, share)
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
@@ -247,14 +255,20 @@ class Training:
         return f"step {step} of {self._total}: loss {loss:.4f}, {rate:.1f} pairs/s, {_duration(left)} left"
 
 
-def _optimizer(module: Any, settings: TrainSettings) -> Any:
-    """AdamW; biases and the weights of norms do not decay."""
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trained if weight.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in trained if weight.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
+def _optimizer(student: Student, settings: TrainSettings) -> Any:
+    """AdamW; biases and the weights of norms do not decay, and a student may let some weights learn faster."""
+    groups: dict[tuple[float, bool], list[Any]] = {}
+    for name, weight in student.module.named_parameters():
+        if weight.requires_grad:
+            pace = student.pace(name) if isinstance(student, Paced) else 1.0
+            groups.setdefault((pace, weight.dim() > 1), []).append(weight)
+    return torch.optim.AdamW(
+        [
+            {"params": weights, "pace": pace, "weight_decay": settings.weight_decay if decays else 0.0}
+            for (pace, decays), weights in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+        ],
+        lr=settings.learning_rate,
+    )
 
 
 def _digest(groups: Sequence[TrainingGroup]) -> str:

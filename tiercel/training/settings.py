@@ -100,8 +100,8 @@ class CrossSettings(TrainSettings):
     """A cross-encoder's.
 
     Attributes:
-        residual: names of first-stage scores whose fitted combination the network's logit is added to; comma-separated,
-            "" for none. The logit then starts at zero.
+        residual: the stage whose scores the network corrects, as mined groups call it: fused, bm25, minmax:late; "" for
+            none. The correction starts at zero.
         layers: keep so many layers of the source, spread evenly from the first to the last; 0 for all.
     """
 
@@ -139,6 +139,47 @@ class LateSettings(TrainSettings):
     in_batch: bool = True
     scale: float = 20.0
     pca_texts: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings(TrainSettings):
+    """A local-attention model's (TKL, SIGIR 2020).
+
+    Attributes:
+        layers: how many of the source's first layers are kept.
+        fresh: these layers are drawn anew; the word embeddings stay.
+        dimension: of the token vectors; at most the encoder's hidden size.
+        mixer: share of the word embeddings in a vector, at the start.
+        frozen: train the projection and the head alone, over vectors that are computed once.
+        head_rate: the learning rate of the head's weights is so many times that of the others.
+        scale: the score is multiplied by it.
+        floor: sums of a kernel's activations count as at least so much.
+        pca_texts: how many texts the projection is fitted on at the start.
+    """
+
+    max_tokens: int = 2048
+    batch_groups: int = 4
+    learning_rate: float = 1e-4
+    layers: int = 2
+    fresh: bool = False
+    dimension: int = 128
+    mixer: float = 0.5
+    frozen: bool = True
+    head_rate: float = 10.0
+    scale: float = 1.0
+    floor: float = 1e-10
+    pca_texts: int = 200
+
+    def __post_init__(self) -> None:
+        # Of a class with slots, super() without arguments is the one of the class before it had them.
+        super(LocalSettings, self).__post_init__()
+        for name in ("layers", "dimension", "head_rate", "scale", "floor", "pca_texts"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} = {getattr(self, name)}", expected="a number above 0")
+        if not 0 <= self.mixer <= 1:
+            raise UsageError(f"mixer = {self.mixer}", expected="a number from 0 to 1")
+        if self.fresh and self.frozen:
+            raise UsageError("fresh with frozen", expected="frozen = false, as drawn layers have to learn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +226,7 @@ FAMILIES: Mapping[str, type[TrainSettings]] = {
     "cross": CrossSettings,
     "bi": BiSettings,
     "late": LateSettings,
+    "local": LocalSettings,
     "distil": DistilSettings,
     "uni": UniTrainSettings,
 }

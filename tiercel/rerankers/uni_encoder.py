@@ -1,0 +1,190 @@
+"""Candidates scored in one pass over their query's whole conversation: an exported Uni-Encoder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.config import ScoreKind
+from tiercel.models.batching import batch_budget
+from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
+from tiercel.models.tokenize import load_tokenizer
+from tiercel.models.uni_inputs import UniSettings, UniTokenizer
+from tiercel.models.uni_scores import CPU_PASS_TOKENS, UniGroup, score_groups
+from tiercel.models.workers import map_in_order
+from tiercel.parts import Read, Window, WindowParts
+from tiercel.protocols import CandidateGroup
+from tiercel.rerankers.logits import as_asked, check_finite, check_kind, check_probe
+from tiercel.types import Document, Query
+
+# Tokens of so many candidates are held at once: at most 16 MB at 256 tokens. A group is never parted.
+_SLAB_CANDIDATES = 8192
+
+
+class OnnxUniEncoder:
+    """A Uni-Encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
+
+    The context is the query's history, oldest turn first, and then the query. With the mask `one-way` a score follows
+    from context and candidate, to rounding, whatever is read beside them. With `arrow` it depends on the candidates
+    that are read together, which are `group_size` in the order that they come in: that of the stage before. Scores of
+    more than one such group come from passes that knew nothing of each other, so prefer `one-way` there.
+
+    A context that is too long loses its oldest tokens, a candidate its last ones.
+
+    Args:
+        folder: holds tiercel.json, model.onnx and tokenizer.json.
+        provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
+        threads: passes that go on at a time on the CPU, of one thread each.
+        score: "logit", the model's own number, of any size; "sigmoid" puts it between 0 and 1.
+        pass_tokens: with `one-way`, most tokens of the candidates of a pass, padding included; None: 1,024 on the CPU
+            and 32,768 on a GPU.
+
+    Raises:
+        UsageError: `score` is neither.
+        ModelError: the folder is incomplete, changed since export or of another family, the provider is not there,
+            int8 is asked of a GPU, or this machine computes other scores than the export did.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        provider: str = "cpu",
+        threads: int = 1,
+        score: ScoreKind = "logit",
+        pass_tokens: int | None = None,
+    ) -> None:
+        from tiercel.models.sessions import open_exported, resolved_provider
+
+        provider = resolved_provider(provider)
+        check_kind(score)
+        self._description = read_intact(folder, family="uni-encoder")
+        self._settings = UniSettings.of(self._description.extra, where=str(folder))
+        self._tokenizer = UniTokenizer(load_tokenizer(folder / TOKENIZER_FILE), self._settings)
+        self._graph = open_exported(folder, self._description, provider=provider, workers=threads)
+        budget = batch_budget(pass_tokens, provider=provider, is_masked=True, takes="", where=str(folder))
+        self._pass_tokens = budget or CPU_PASS_TOKENS
+        self._threads = threads if provider == "cpu" else 1
+        self._kind = score
+        self._tokens_read = 0
+        self._truncated = 0
+        self._truncated_queries = 0
+        self._lock = threading.Lock()
+        self._check_probe(folder)
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the export wrote down about the model."""
+        return self._description
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the scores would: weights, precision, tokenizer, mask, groups, windows, kind of score."""
+        return self._description.fingerprint + ("" if self._kind == "logit" else f"-{self._kind}")
+
+    @property
+    def settings(self) -> UniSettings:
+        """How it reads: mask, group size and windows."""
+        return self._settings
+
+    @property
+    def tokenizer(self) -> UniTokenizer:
+        """What cuts contexts and candidates into tokens."""
+        return self._tokenizer
+
+    @property
+    def group_size(self) -> int:
+        """How many candidates are read together, where their scores depend on it; 0 where they do not."""
+        return self._settings.group_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a context and a candidate together, special ones included."""
+        return self._description.max_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the model has read so far; a context counts once for every pass, padding not."""
+        return self._tokens_read
+
+    @property
+    def truncated(self) -> int:
+        """How many documents have been cut so far, once for every query they were scored against."""
+        return self._truncated
+
+    @property
+    def truncated_queries(self) -> int:
+        """How many contexts have lost their oldest tokens so far, once for every group."""
+        return self._truncated_queries
+
+    def score(self, groups: Sequence[CandidateGroup]) -> list[NDArray[np.float32]]:
+        """One float32 array per group, shape (len(group.documents),), both in input order; larger is better.
+
+        An empty group gives shape (0,). Raises ModelError, naming query and document, for a score that is no number.
+        """
+        scores: list[NDArray[np.float32]] = []
+        for slab in _slabs(groups):
+            read = map_in_order(self._read, slab, workers=self._threads)
+            scored = score_groups(
+                self._graph,
+                [one.group for one in read],
+                self._settings,
+                pass_tokens=self._pass_tokens,
+                workers=self._threads,
+            )
+            scores += scored.logits
+            with self._lock:
+                self._tokens_read += scored.tokens
+                self._truncated += sum(one.truncated for one in read)
+                self._truncated_queries += sum(one.context_cut for one in read)
+        check_finite(groups, scores, model=self._description.name)
+        return [as_asked(array, self._kind) for array in scores]
+
+    def explain(self, query: Query, document: Document) -> WindowParts | None:
+        """The document's score, and how much was read; None with `arrow`, where no score is a document's alone."""
+        if self.group_size:
+            return None
+        ((score,),) = self.score([CandidateGroup(query, [document])])
+        text = document.full_text
+        window = self._tokenizer.window((*query.history, query.text), text)
+        read = Window(Read(text, window.end), float(score), window.tokens, window.cut_tokens)
+        return WindowParts((read,), "first", read.score)
+
+    def _read(self, group: CandidateGroup) -> _ReadGroup:
+        context = self._tokenizer.context((*group.query.history, group.query.text))
+        candidates = self._tokenizer.candidates([document.full_text for document in group.documents])
+        context_cut = bool(context.cut_tokens and group.documents)
+        return _ReadGroup(UniGroup(context.ids, candidates.ids), candidates.truncated, context_cut)
+
+    def _check_probe(self, folder: Path) -> None:
+        turn, *texts = self._description.probe.texts
+        group = UniGroup(self._tokenizer.context([turn]).ids, self._tokenizer.candidates(texts).ids)
+        scored = score_groups(self._graph, [group], self._settings, pass_tokens=self._pass_tokens, workers=1)
+        check_probe(self._description, scored.logits[0], folder)
+
+
+class _ReadGroup(NamedTuple):
+    """A group as tokens; how many of its candidates were cut, and whether its context was."""
+
+    group: UniGroup
+    truncated: int
+    context_cut: bool
+
+
+def _slabs(groups: Sequence[CandidateGroup]) -> Iterator[list[CandidateGroup]]:
+    """All groups, in order, as many together as are held at once."""
+    slab: list[CandidateGroup] = []
+    size = 0
+    for group in groups:
+        if slab and size + len(group.documents) > _SLAB_CANDIDATES:
+            yield slab
+            slab, size = [], 0
+        slab.append(group)
+        size += len(group.documents)
+    if slab:
+        yield slab
