@@ -117,3 +117,12 @@ def test_what_a_document_is_cut_to_is_counted(tmp_path: Path) -> None:
     reranker = made(export(source, tmp_path / "model", precision="fp32", max_tokens=50).folder)
     reranker.score(GROUPS)
     assert reranker.truncated == 2  # the long one and the other, each once
+
+
+def test_short_documents_are_told(folder: Path) -> None:
+    reranker = made(folder)
+    assert reranker.advice == ""
+    reranker.score(GROUPS[1:2])
+    assert "tokens a document: late and cross read such as a whole" in reranker.advice
+    reranker.score(GROUPS[2:] * 20)
+    assert reranker.advice == ""

@@ -41,8 +41,8 @@ def rerank(
     model: Annotated[
         str,
         typer.Option(
-            help="Cross-encoder: an exported folder, its source, or a hub name; or a model of late interaction or of "
-            "local attention."
+            help="Cross-encoder: an exported folder, its source, or a hub name; or a model of late interaction, "
+            "local attention or a Uni-Encoder."
         ),
     ] = "",
     run: Annotated[str | None, typer.Option(help="Run file whose hits are reranked.")] = None,

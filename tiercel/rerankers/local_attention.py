@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _SLAB_CHARACTERS = 400_000
 """Texts whose vectors are in memory at a time where nothing is stored: some 50 MB, for 128 dimensions."""
 
+_SHORT = 256
+"""Tokens of a text that most encoders read whole."""
+
 
 class LocalAttention:
     """The best regions of each candidate. Satisfies `tiercel.protocols.Reranker` and `Locates`.
@@ -61,6 +64,7 @@ class LocalAttention:
         self._stored = stored
         self._threads = threads
         self._truncated = 0
+        self._documents = self._tokens = 0
 
     @property
     def fingerprint(self) -> str:
@@ -77,6 +81,14 @@ class LocalAttention:
         """How many texts of candidates it has cut to what the model reads."""
         return self._truncated
 
+    @property
+    def advice(self) -> str:
+        """In words, whether another reranker would do better at these lengths; "" where it would not."""
+        mean = self._tokens / self._documents if self._documents else _SHORT
+        if mean >= _SHORT:
+            return ""
+        return f"{mean:.0f} tokens a document: late and cross read such as a whole, local attention is for long ones"
+
     def score(self, groups: Sequence[CandidateGroup]) -> list[FloatVector]:
         """One float32 array per group. All queries are encoded in one call; one without tokens gives 0 to all."""
         return [located.scores for located in self.locate(groups)]
@@ -87,6 +99,8 @@ class LocalAttention:
         scores = [np.full(len(group.documents), -np.inf, dtype=np.float32) for group in groups]
         spans: list[list[Span | None]] = [[None] * len(group.documents) for group in groups]
         for pieces in self._pieces(groups):
+            self._documents += len(pieces)
+            self._tokens += sum(len(piece.vectors) for piece in pieces)
             tasks = [partial(scorers[piece.group].score, piece.vectors) for piece in pieces]
             for piece, regions in zip(pieces, map_in_order(_call, tasks, workers=self._threads), strict=True):
                 if regions.score > scores[piece.group][piece.candidate]:

@@ -131,16 +131,14 @@ class Engine:
 
     async def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """The reranker's own score of each text; larger is better."""
-        self.served_reranker()
+        # Candidates whose scores depend on who is read together are one group.
+        step = max(1, len(texts)) if getattr(self.served_reranker(), "group_size", 0) else _PAIRS_AT_ONCE
         groups = [
             CandidateGroup(
                 Query(QueryId(""), query),
-                [
-                    Document(DocId(str(start + row)), text)
-                    for row, text in enumerate(texts[start : start + _PAIRS_AT_ONCE])
-                ],
+                [Document(DocId(str(start + row)), text) for row, text in enumerate(texts[start : start + step])],
             )
-            for start in range(0, len(texts), _PAIRS_AT_ONCE)
+            for start in range(0, len(texts), step)
         ]
         items = [
             Item(group, sum(len(query) + len(document.text) for document in group.documents) + 1) for group in groups
@@ -149,10 +147,11 @@ class Engine:
         return [score for array in scores for score in array.tolist()]
 
     def shown_score(self, score: float) -> float:
-        """A cross-encoder's score between 0 and 1; that of late interaction as it is."""
+        """A logit, of a cross-encoder or Uni-Encoder, between 0 and 1; another model's score as it is."""
         from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
+        from tiercel.rerankers.uni_encoder import OnnxUniEncoder
 
-        if not isinstance(self._reranker, OnnxCrossEncoder):
+        if not isinstance(self._reranker, (OnnxCrossEncoder, OnnxUniEncoder)):
             return score
         return math.exp(-math.log1p(math.exp(-score))) if score > -_STEEP else math.exp(score)
 
