@@ -83,7 +83,7 @@ def test_a_kept_calibration_that_was_changed(built: Path, run: Run, refused: Cal
     ("code", "arguments", "part"),
     [
         (2, ["-p", "bm52"], "there is no recall leg called 'bm52'"),
-        (2, ["--precision", "fp32"], "--precision without a stage that reranks"),
+        (2, ["--precision", "fp32"], "--precision without a stage that heeds it"),
         (3, ["--queries", "few.tsv"], "1 judged queries; expected at least 10"),
         (3, ["--qrels", "other.txt"], "all are relevant"),
     ],

@@ -107,7 +107,7 @@ def test_a_page_on_stdout_is_all_there_is(index: str, run: Run) -> None:
         (2, ["falcon", "a", "-p", "bm25,crossed:x"], ["no rerank stage called 'crossed'"]),
         (2, ["falcon", "a", "--where", "size = 1"], ["'size'"]),
         (2, ["falcon", "a", "--html", "-", "--json"], ["--json and --html -"]),
-        (2, ["falcon", "a", "--long", "max"], ["--long without a stage that reranks"]),
+        (2, ["falcon", "a", "--long", "max"], ["--long without a stage that heeds it"]),
         (3, ["falcon", "a", "--html", "nowhere/page.html"], ["nowhere"]),
     ],
 )

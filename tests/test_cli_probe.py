@@ -55,7 +55,7 @@ def test_what_is_written_gives_the_same_figure(built: Path, run: Run) -> None:
         (2, ["idx", "--out", "."], "--out ., which is there already; expected a new or an empty folder"),
         (2, ["idx", "-m", "nDGC@10"], "not a known measure"),
         (2, ["idx", "-p", "bm52"], "there is no recall leg called 'bm52'"),
-        (2, ["idx", "--precision", "fp32"], "--precision without a stage that reranks"),
+        (2, ["idx", "--precision", "fp32"], "--precision without a stage that heeds it"),
         (4, ["nothing"], "no such folder"),
         (4, ["idx", "-p", "dense"], "the index has no vectors"),
     ],
@@ -97,7 +97,7 @@ def test_bench_of_ones_own_queries_as_json(built: Path, run: Run) -> None:
     [
         (2, ["idx", "--query-format", "tsv"], "the form of queries without --queries"),
         (2, ["idx", "--budget-ms", "5"], "--budget-ms with the pipeline bm25"),
-        (2, ["idx", "--precision", "fp32"], "--precision without a stage that reranks"),
+        (2, ["idx", "--precision", "fp32"], "--precision without a stage that heeds it"),
         (2, ["idx", "-p", "bm52"], "there is no recall leg called 'bm52'"),
         (3, ["idx", "--queries", "none.tsv"], "there is no such file"),
         (3, ["idx", "--queries", "empty.tsv"], "there is no query in it"),

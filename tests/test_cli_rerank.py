@@ -165,7 +165,9 @@ def test_what_was_read_and_cut_is_told(run: Run, model: str, place: Path) -> Non
 
 
 def test_long_without_a_reranker_is_refused(refused: Refused) -> None:
-    assert "--long without a stage that reranks" in refused(2, "search", "x", "falcon", "--long", "max")
+    for pipeline in ([], ["-p", "bm25,late"]):
+        message = refused(2, "search", "x", "falcon", "--long", "max", *pipeline)
+        assert "--long without a stage that heeds it; expected cross among the stages of --pipeline" in message
 
 
 def test_a_folder_without_its_vocabulary_is_refused(run: Run, made: Path, place: Path) -> None:
@@ -470,7 +472,7 @@ def test_options_of_rerank_stages(run: Run, refused: Refused, model: str, corpus
         ["--score", "sigmoid"],
         ["--overlap", "3", "--long", "max"],
     ):
-        part = f"{option[0]} without a stage that reranks"
+        part = f"{option[0]} without a stage that heeds it"
         assert part in refused(2, "search", "x", "falcon", *option)
         assert part in refused(2, "eval", "x", "--queries", "q.tsv", "--qrels", "qrels.txt", *option)
 

@@ -68,7 +68,7 @@ def test_no_gain_no_name(built: Path, run: Run) -> None:
         (2, ["--name", "a b"], "the pipeline name 'a b'"),
         (2, ["-m", "nDGC@10"], "not a known measure"),
         (2, ["-p", "bm25:k9=1"], "the leg bm25:k9=1"),
-        (2, ["--precision", "fp32"], "--precision without a stage that reranks"),
+        (2, ["--precision", "fp32"], "--precision without a stage that heeds it"),
         (3, ["--queries", "few.tsv"], "1 judged queries; expected at least 10"),
         (3, ["--queries", "none.tsv"], "there is no such file"),
     ],

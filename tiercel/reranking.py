@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -286,6 +286,19 @@ STAGES: Mapping[str, Callable[[str, Workshop], Reranker]] = {
     "uni": _uni,
 }
 """What makes the reranker of each stage, by the stage's name."""
+
+_WITH_LOGITS = ("cross", "uni")
+_WITH_WINDOWS = ("cross",)
+
+
+def heeded_by(option: str, value: object) -> Collection[str]:
+    """The stages that a value of a field of RerankOptions changes anything for."""
+    if option == "score":
+        return _WITH_LOGITS
+    if option == "overlap" or (option == "long" and value not in _ONE_TEXT):
+        return _WITH_WINDOWS
+    return STAGES
+
 
 _STAGE_OF: Mapping[ModelFamily, str] = {
     "cross-encoder": "cross",

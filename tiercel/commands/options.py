@@ -103,12 +103,16 @@ def checked_utf8(text: str, what: str) -> str:
 
 
 def check_reranking(options: RerankOptions, pipelines: Iterable[PipelineSpec]) -> None:
-    """Raise UsageError where something is asked of stages that rerank, and no pipeline has one."""
-    from tiercel.reranking import RerankOptions
+    """Raise UsageError where something is asked of stages that rerank, and no pipeline has one that heeds it."""
+    from tiercel.reranking import STAGES, RerankOptions, heeded_by
 
     usual = asdict(RerankOptions())
-    asked = [f"--{name}" for name, value in asdict(options).items() if value != usual[name]]
-    if asked and not any(spec.reranks for spec in pipelines):
+    asked = {name: value for name, value in asdict(options).items() if value != usual[name]}
+    stages = {stage.name for spec in pipelines for stage in spec.reranks}
+    deaf = [name for name, value in asked.items() if stages.isdisjoint(heeded_by(name, value))]
+    if deaf:
+        heeding = sorted(set(STAGES).intersection(*(heeded_by(name, asked[name]) for name in deaf)))
         raise UsageError(
-            f"{' and '.join(asked)} without a stage that reranks", expected="a stage such as cross:MODEL in --pipeline"
+            f"{' and '.join(f'--{name}' for name in deaf)} without a stage that heeds it",
+            expected=f"{' or '.join(heeding)} among the stages of --pipeline, such as cross:MODEL",
         )
