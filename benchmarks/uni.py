@@ -13,6 +13,7 @@ precision, and of a query the tokens that are read and the multiplications and a
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -90,7 +91,8 @@ def _contestants(options: argparse.Namespace, scratch: Path) -> dict[str, Rerank
 
 def _groups(options: argparse.Namespace, folder: Path) -> list[CandidateGroup]:
     """Texts of words that are a token each, so that all lengths are exact."""
-    words = [word for word in (folder / "vocab.txt").read_text().split() if word.isascii() and word.isalpha()]
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(word for word in vocabulary if word.isascii() and word.isalpha())
     draw = np.random.default_rng(0)
 
     def text(tokens: int) -> str:
