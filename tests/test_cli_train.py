@@ -55,7 +55,9 @@ FAMILIES = {
     "late": ("late-interaction", ["dimension=8", "distil=margin-mse", "frozen=false"]),
     "local": ("local-attention", ["dimension=8", "distil=margin-mse", "learning_rate=0.001"]),
     "distil": ("encoder", ["head=concat", "label=bce"]),
+    "uni": ("uni-encoder", ["context_tokens=24"]),
 }
+TALK = {"context": ["who hunts", "the falcon", "how far"], "candidates": ["cold bread", "far", "falcon"], "label": 1}
 
 
 def test_every_family_is_trained_with_a_dev_measure_and_exported(place: Path, run: Run, data: list[str]) -> None:
@@ -70,6 +72,33 @@ def test_every_family_is_trained_with_a_dev_measure_and_exported(place: Path, ru
         assert not (place / family / "training").exists()
         exported = run("export", family, "--family", exported_as, "--precision", "fp32")
         assert exported.code == 0, exported
+
+
+def test_rows_are_trained_on_by_uni_cross_and_bi(place: Path, run: Run, data: list[str]) -> None:
+    write_lines(place / "rows.jsonl", TALK, TALK | {"context": ["far"], "label": 0})
+    for family in ("uni", "cross", "bi"):
+        shared = [*SETTINGS, "--set", "context_tokens=12", "--dev", "rows.jsonl"]
+        outcome = run("train", family, "encoder", family, "--rows", "rows.jsonl", *shared)
+        assert outcome.code == 0, outcome
+        assert f"{family}: 4 steps; dev nDCG@10 " in outcome.err
+    assert (place / "uni" / "uni_encoder.json").is_file()
+
+
+def test_rows_and_groups_are_not_mixed(place: Path, refused: Callable[..., str], data: list[str]) -> None:
+    write_lines(place / "rows.jsonl", TALK | {"label": 3})
+    for code, arguments, message in (
+        (2, [*data, "--rows", "rows.jsonl"], "groups and rows were given; expected one of them"),
+        (2, SETTINGS, "neither groups nor rows were given; expected one of them"),
+        (2, ["--groups", "groups.jsonl"], "groups without a corpus; expected --corpus FILE"),
+        (2, ["--rows", "rows.jsonl", "--corpus", "docs.jsonl"], "a corpus with --rows"),
+        (3, ["--rows", "rows.jsonl"], "rows.jsonl:1: the number 3 as 'label'; expected the position of the right one"),
+    ):
+        assert message in refused(code, "train", "uni", "encoder", "out", *arguments)
+    write_lines(place / "rows.jsonl", TALK)
+    message = refused(2, "train", "bi", "encoder", "out", "--rows", "rows.jsonl", *SETTINGS)
+    assert "context_tokens = 128 with max_tokens = 24 and a query that has a history; expected at most half" in message
+    message = refused(5, "train", "uni", "encoder", "out", "--rows", "rows.jsonl", *SETTINGS)
+    assert "windows of 256 and 24 tokens; expected at most 64 together" in message
 
 
 def test_a_head_over_two_vectors_reranks_by_the_vectors_of_an_index(place: Path, run: Run, data: list[str]) -> None:

@@ -52,7 +52,7 @@ def test_dev_groups_without_scores_are_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "docs.jsonl", *({"_id": name, "text": name} for name in "ab"))
     line = {"query_id": "q", "query": "x", "positives": [{"id": "a"}], "negatives": [{"id": "b"}]}
     file = write_lines(tmp_path / "dev.jsonl", line)
-    with pytest.raises(InputError, match=r"dev.jsonl: no document has the score of a leg"):
+    with pytest.raises(InputError, match=r"dev.jsonl: no document was found by a leg"):
         dev_measure(TrainData([str(file)], [str(tmp_path / "docs.jsonl")]), "nDCG@10")
 
 

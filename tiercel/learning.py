@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tiercel.training.groups import MinedGroup
     from tiercel.training.loop import Dev, Progress, Student
     from tiercel.training.mining import Legs
+    from tiercel.training.rows import GroupSource
     from tiercel.training.settings import TrainSettings
 
 
@@ -103,6 +104,11 @@ class TrainData:
     groups: Sequence[str]
     corpora: Sequence[str]
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The files of groups."""
+        return self.groups
+
     def __post_init__(self) -> None:
         if self.groups and len(self.corpora) not in (1, len(self.groups)):
             raise UsageError(
@@ -128,8 +134,8 @@ def train(  # noqa: PLR0913
     out: Path,
     *,
     settings: TrainSettings,
-    data: TrainData,
-    dev: TrainData | None = None,
+    data: GroupSource,
+    dev: GroupSource | None = None,
     measure: str = "nDCG@10",
     threads: int = 1,
     resume: bool = False,
@@ -158,15 +164,20 @@ def train(  # noqa: PLR0913
     from tiercel.training.batches import training_groups
     from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
+    from tiercel.training.rows import AsOneText
+    from tiercel.training.settings import UniTrainSettings
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ModelError("torch finds no GPU", expected="one, as device = cuda", next_step="Train with device = cpu")
     torch.set_num_threads(threads)
+    if not isinstance(settings, UniTrainSettings):
+        data = AsOneText(data, source, settings)
+        dev = None if dev is None else AsOneText(dev, source, settings)
     judged = None if dev is None else dev_measure(dev, measure, device=settings.device)
     groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
     inputs = {"model": source_digest(source)[:_DIGEST_LENGTH], "threads": threads}
     if dev is not None:
-        inputs |= {"measure": measure, "dev": [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in dev.groups]}
+        inputs |= {"measure": measure, "dev": [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in dev.files]}
     checkpoints = Checkpoints(state, inputs)
     if resume:
         checkpoints.read()  # where there is none, that is said before a model is loaded
@@ -199,7 +210,7 @@ def _write_model(student: Student, out: Path, *, beside: Path) -> None:
         ) from error
 
 
-def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
+def dev_measure(data: GroupSource, measure: str, *, device: str = "cpu") -> Dev:
     """The mean over files of a measure over the documents that a first stage found; the positives are the relevant.
 
     A positive that no leg has found is missed whatever the model does, and counts as such. What is given raises
@@ -211,15 +222,15 @@ def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
     wanted = parse_measure(measure)
     parts = data.read()
     for groups, _ in parts:
-        if not any(document.scores for group in groups for document in group.documents):
+        if not any(document.leg for group in groups for document in group.documents):
             raise InputError(
-                "no document has the score of a leg",
+                "no document was found by a leg",
                 expected="dev groups as `tiercel mine` writes them",
                 where=groups[0].where.rpartition(":")[0],
             )
 
     def found(group: MinedGroup) -> MinedGroup:
-        positives, negatives = ([d for d in side if d.scores] for side in (group.positives, group.negatives))
+        positives, negatives = ([d for d in side if d.leg] for side in (group.positives, group.negatives))
         return replace(group, positives=positives, negatives=negatives)
 
     def value(student: Student) -> float:
@@ -269,6 +280,10 @@ def _student(
         from tiercel.training.late_interaction import LateStudent
 
         return LateStudent(source, settings, groups, say=say)
+    if isinstance(settings, kinds.UniTrainSettings):
+        from tiercel.training.uni_encoder import UniStudent
+
+        return UniStudent(source, settings)
     if isinstance(settings, kinds.LocalSettings):
         from tiercel.training.local_attention import LocalStudent
 

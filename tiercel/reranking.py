@@ -331,7 +331,10 @@ def rerank(reranker: Reranker, groups: Sequence[CandidateGroup], *, keep: int) -
 
 
 def what_was_read(reranker: Reranker) -> str:
-    """In words, what a reranker has had to read and to cut so far; "" where it does not count."""
+    """In words, what a reranker has had to read and to cut so far, and whether another one would be a better deal here.
+
+    "" where there is nothing to say.
+    """
     cost, truncated = getattr(reranker, "cost", None), getattr(reranker, "truncated", 0)
     cut_queries = getattr(reranker, "truncated_queries", 0)
     read = []
@@ -344,4 +347,6 @@ def what_was_read(reranker: Reranker) -> str:
         read.append(f"{truncated:,} {'windows' if cost else 'documents'} were cut to what the model reads")
     if cut_queries:
         read.append(f"{cut_queries:,} queries were cut")
+    if advice := getattr(reranker, "advice", ""):
+        read.append(advice)
     return "; ".join(read)

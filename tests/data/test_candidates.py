@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.data.conftest import FeedStdin, Write
-from tiercel.data.candidates import Candidates, HeldDocuments, named_by, queries_of_run, read_candidates
+from tiercel.data.candidates import (
+    Candidates,
+    HeldDocuments,
+    Labelled,
+    named_by,
+    queries_of_run,
+    read_candidates,
+    read_labelled,
+)
 from tiercel.errors import InputError
 from tiercel.protocols import CandidateGroup
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
@@ -83,6 +91,33 @@ def test_a_conversation_is_its_last_turn_after_the_others(write: Write) -> None:
         candidates(query("7", "only"), document("0", "d")),
         candidates(query("4", "q"), document("0", "d")),
     ]
+
+
+def test_labelled_lines_are_the_same_with_the_right_one(write: Write) -> None:
+    path = write("c.jsonl", '{"context": ["hello", "who?"], "candidates": ["a", "b"], "label": 1}\n')
+    (candidates_of_line,) = read_candidates(path)
+    assert list(read_labelled(path)) == [Labelled(candidates_of_line, 1, f"{path}:1")]
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("", "no 'label'"),
+        (', "label": 2', "the number 2"),
+        (', "label": -1', "the number -1"),
+        (', "label": true', "true"),
+        (', "label": "1"', "the string '1'"),
+        (', "label": [1]', "a list of 1"),
+    ],
+)
+def test_labels_that_are_none(write: Write, label: str, found: str) -> None:
+    path = write("c.jsonl", f'{{"query": "who?", "candidates": ["a", "b"]{label}}}\n')
+    with pytest.raises(InputError) as caught:
+        list(read_labelled(path))
+    assert caught.value.where == f"{path}:1"
+    assert caught.value.found == (f"{found} as 'label'" if label else found)
+    assert caught.value.expected == "the position of the right one of the 2, 0 the first"
+    assert len(list(read_candidates(path))) == 1  # nothing but training needs it
 
 
 def test_standard_input(feed_stdin: FeedStdin) -> None:

@@ -105,6 +105,17 @@ def test_what_does_not_fit_is_cut_and_counted(one_way: OnnxUniEncoder) -> None:
     assert one_way.tokens_read == 2 * (40 + 27) + (1 + 3 + 1 + 17 + 1) + 27
 
 
+def test_lengths_that_save_little_are_told(uni_models: dict[str, UniModel]) -> None:
+    reranker = OnnxUniEncoder(uni_models["one-way"][1])
+    assert reranker.advice == ""
+    # 4 tokens of context, 10 of each of two candidates: 2 * (4 + 10) against 4 + 2 * 10, 1.2 times.
+    reranker.score([_group(["who hunts"], ["the river is cold and deep in winter"] * 2)])
+    assert reranker.advice.startswith("a cross-encoder would have read 1.2 times as many tokens: a Uni-Encoder pays")
+    for _ in range(20):
+        reranker.score([_group(["the falcon hunts " * 20], ["cold"] * 3)])
+    assert reranker.advice == ""
+
+
 def test_title_and_text_are_scored(one_way: OnnxUniEncoder) -> None:
     titled = CandidateGroup(Query(QueryId("q"), "river"), [Document(DocId("a"), "is cold", title="The river")])
     np.testing.assert_array_equal(

@@ -11,7 +11,7 @@ from tiercel.types import DocId, Document, Query, QueryId
 
 A, B, C = (DocId(name) for name in "abc")
 GROUP = MinedGroup(
-    Query(QueryId("q1"), "wer jagt?"),
+    Query(QueryId("q1"), "wer jagt?", ("hallo",)),
     [MinedDocument(A, "bm25", 2, {"bm25": 3.5}, 1.0)],
     [MinedDocument(B, "dense", 1, {"dense": 0.5}, -1.0), MinedDocument(C)],
     {"bm25": 1.0, "dense": 0.25},
@@ -30,6 +30,7 @@ def test_groups_come_back_as_they_were_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"query": 3}, "as 'query'"),
+        ({"history": "x"}, "the string 'x' as 'history'"),
         ({"query_id": None}, "as 'query_id'"),
         ({"negatives": [], "positives": []}, "no documents for query 'q'; expected at least two"),
         ({"negatives": []}, "1 document for query 'q'; expected at least two"),

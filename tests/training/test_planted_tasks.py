@@ -14,12 +14,14 @@ from rank_bm25 import BM25Okapi
 from tests.training.made import made_group, ready, texts_by_id
 from tiercel.evaluation.significance import paired_differences, randomisation_test
 from tiercel.training.batches import batch_of
+from tiercel.training.bi_encoder import BiStudent
 from tiercel.training.checkpoints import Checkpoints
 from tiercel.training.cross_encoder import CrossStudent
 from tiercel.training.groups import MinedGroup
 from tiercel.training.late_interaction import LateStudent
 from tiercel.training.loop import Student, Training
-from tiercel.training.settings import CrossSettings, LateSettings, TrainSettings
+from tiercel.training.settings import BiSettings, CrossSettings, LateSettings, TrainSettings, UniTrainSettings
+from tiercel.training.uni_encoder import UniStudent
 
 FILLERS = "river cold deep winter bread house bridge summer tower north".split()
 LETTERS = "bcdefghj"
@@ -50,6 +52,17 @@ def planted_tokens(count: int, seed: int) -> list[MinedGroup]:
         others = [letter for letter in range(len(LETTERS)) if letter not in (asked, asked ^ 1)]
         negatives = [document(letter) for letter in (asked, *chance.choices(others, k=2))]
         groups.append(made_group(number, LETTERS[asked], [document(asked ^ 1)], negatives))
+    return groups
+
+
+def odd_one_out(count: int, seed: int) -> list[MinedGroup]:
+    """Which says another letter than the others do? No score of one candidate alone can tell."""
+    chance, groups = random.Random(seed), []
+    for number in range(count):
+        odd, others = chance.sample("bc", 2)
+        fillers = chance.sample(FILLERS, 3)
+        right, *wrong = (f"{letter} {filler}" for letter, filler in zip((odd, others, others), fillers, strict=True))
+        groups.append(made_group(number, "who is it", [right], wrong))
     return groups
 
 
@@ -97,3 +110,19 @@ def test_late_interaction_learns_which_token_answers(encoder_folder: Path, tmp_p
     settings = LateSettings(epochs=30, batch_groups=16, learning_rate=1e-2, dimension=32, precision="fp32")
     student = LateStudent(encoder_folder, settings, ready(planted_tokens(256, 1), settings))
     assert check_learnt(student, settings, planted_tokens, tmp_path) > 0.7
+
+
+def test_a_uni_encoder_reads_candidates_together_where_a_bi_encoder_of_its_size_cannot(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    shared: dict[str, Any] = {"seed": 1, "epochs": 14, "negatives": 2, "learning_rate": 5e-3, "precision": "fp32"}
+    uni = UniTrainSettings(**shared, max_tokens=8, context_tokens=40)
+    student = UniStudent(encoder_folder, uni)
+    assert check_learnt(student, uni, odd_one_out, tmp_path / "uni") > 0.95
+    bi = BiSettings(**shared)
+    other = BiStudent(encoder_folder, bi)
+    Training(other, ready(odd_one_out(256, 1), bi), bi, checkpoints=Checkpoints(tmp_path / "bi")).run()
+    asked = odd_one_out(60, 2)
+    differences = paired_differences(of_student(student, asked), of_student(other, asked))
+    assert differences.mean() > 0.1
+    assert randomisation_test(differences).p < 0.001

@@ -13,6 +13,7 @@ from tiercel.errors import UsageError
 
 if TYPE_CHECKING:
     from tiercel.models.description import ModelFamily
+    from tiercel.training.rows import GroupSource
 
 
 def mine(
@@ -86,19 +87,28 @@ def mine(
 
 def train(
     family: Annotated[
-        Literal["cross", "bi", "late", "local", "distil"],
-        typer.Argument(help="cross, bi, late, local or distil.", metavar="FAMILY"),
+        Literal["cross", "bi", "late", "local", "distil", "uni"],
+        typer.Argument(help="cross, bi, late, local, distil or uni.", metavar="FAMILY"),
     ],
     model: Annotated[
         str, typer.Argument(help="What it starts as: bundled name, folder, or hub name.", metavar="MODEL")
     ],
     out: Annotated[Path, typer.Argument(help="New folder for the model.", metavar="OUT")],
-    groups: Annotated[list[str], typer.Option(help="Groups that `mine` wrote; repeat for more.")],
+    groups: Annotated[
+        list[str] | None, typer.Option(help="Groups that `mine` wrote; repeat for more. Or give --rows.")
+    ] = None,
     corpus: Annotated[
-        list[str], typer.Option(help="Their documents: one for all, or one for each --groups, in order.")
-    ],
+        list[str] | None, typer.Option(help="Their documents: one for all, or one for each --groups, in order.")
+    ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='JSONL of {"context": [turns], "candidates": [...], "label": N}; repeat for more. Or give --groups.'
+        ),
+    ] = None,
     dev: Annotated[
-        list[str] | None, typer.Option(help="Groups of other queries, for the dev measure; repeat for more.")
+        list[str] | None,
+        typer.Option(help="Groups or rows (as --groups or --rows) of other queries, for the dev measure; repeat."),
     ] = None,
     dev_corpus: Annotated[list[str] | None, typer.Option(help="Their documents. Default: those of --corpus.")] = None,
     measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
@@ -108,13 +118,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
 ) -> None:
-    """Train a model on mined groups and write a folder that `tiercel export` takes."""
-    from tiercel.learning import TrainData
+    """Train a model on mined groups, or on rows of response selection, and write a folder that `tiercel export` takes.
+
+    uni reads a query's history; to all others its turns are one text, cut from its start to context_tokens.
+    """
     from tiercel.learning import train as train_model
     from tiercel.models.zoo import find_source
     from tiercel.screen import say
     from tiercel.training.settings import FAMILIES, read_settings
 
+    data, judged = _sources(groups, corpus, rows, dev, dev_corpus)
     settings, surroundings = read_settings(FAMILIES[family], config, given or ()), Settings.from_environment()
     # On the hub a cross-encoder has other files than an encoder; what is bundled are encoders, which do for all.
     wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
@@ -122,8 +135,8 @@ def train(
         find_source(model, offline=surroundings.offline, family=wanted).folder,
         out,
         settings=settings,
-        data=TrainData(groups, corpus),
-        dev=TrainData(dev, dev_corpus or corpus) if dev else None,
+        data=data,
+        dev=judged,
         measure=measure,
         threads=surroundings.threads,
         resume=resume,
@@ -131,3 +144,28 @@ def train(
     )
     best = "" if progress.best is None else f"; dev {measure} {progress.best:.4f}, of step {progress.best_step}"
     say(f"{out}: {progress.step} steps{best}")
+
+
+def _sources(
+    groups: list[str] | None,
+    corpus: list[str] | None,
+    rows: list[str] | None,
+    dev: list[str] | None,
+    dev_corpus: list[str] | None,
+) -> tuple[GroupSource, GroupSource | None]:
+    """What is trained on, and what the dev measure is taken on: groups with their corpora, or rows."""
+    from tiercel.learning import TrainData
+    from tiercel.training.rows import RowData
+
+    if bool(groups) == bool(rows):
+        raise UsageError(
+            "groups and rows were given" if groups else "neither groups nor rows were given",
+            expected="one of them: --groups FILE --corpus FILE, or --rows FILE",
+        )
+    if rows:
+        if corpus or dev_corpus:
+            raise UsageError("a corpus with --rows", expected="no --corpus: rows bring their texts")
+        return RowData(rows), RowData(dev) if dev else None
+    if not corpus:
+        raise UsageError("groups without a corpus", expected="--corpus FILE, which has the texts of their documents")
+    return TrainData(groups or [], corpus), TrainData(dev, dev_corpus or corpus) if dev else None

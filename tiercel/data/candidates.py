@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -24,6 +24,8 @@ from tiercel.data.records import (
 from tiercel.errors import InputError
 from tiercel.protocols import CandidateGroup
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
+
+_Row = TypeVar("_Row")
 
 _LINE = (
     'A line is {"query": …, "documents": ["text", {"id": …, "text": …, "title": …, "score": …}, …]} '
@@ -47,6 +49,20 @@ class Candidates(NamedTuple):
     scores: tuple[float | None, ...]
 
 
+class Labelled(NamedTuple):
+    """Candidates of which one is known to be right.
+
+    Attributes:
+        candidates: a query with its documents.
+        label: the position of the right one.
+        where: file and line, for messages.
+    """
+
+    candidates: Candidates
+    label: int
+    where: str
+
+
 def read_candidates(source: Source) -> Iterator[Candidates]:
     """The lines of a JSONL file or of standard input (`-`), one by one as they are asked for; none: no lines.
 
@@ -64,7 +80,16 @@ def read_candidates(source: Source) -> Iterator[Candidates]:
     document twice or has the query id of a line before.
     """
     check_source(source)
-    return _candidates(source, source_name(source))
+    return _each_once(source, _candidates_of, lambda candidates: candidates.group.query.id)
+
+
+def read_labelled(source: Source) -> Iterator[Labelled]:
+    """The same lines, each with `label`, the position of the right document in the list, 0 the first.
+
+    Raises InputError as `read_candidates`, and for a line without such a label.
+    """
+    check_source(source)
+    return _each_once(source, _labelled_of(source_name(source)), lambda row: row.candidates.group.query.id)
 
 
 def queries_of_run(rankings: Sequence[Ranking], queries: Iterable[Query]) -> list[Query]:
@@ -132,20 +157,37 @@ class HeldDocuments:
         return document
 
 
-def _candidates(source: Source, name: str) -> Iterator[Candidates]:
+def _each_once(
+    source: Source, convert: Callable[[tuple[int, Record]], _Row], id_of: Callable[[_Row], QueryId]
+) -> Iterator[_Row]:
+    name = source_name(source)
     lines: dict[QueryId, int] = {}
     numbered = ((number, (number, record)) for number, record in json_objects(read_byte_lines(source), name))
-    for number, candidates in located(numbered, _candidates_of, line_of(name)):
-        query_id = candidates.group.query.id
-        first = lines.setdefault(query_id, number)
+    for number, row in located(numbered, convert, line_of(name)):
+        first = lines.setdefault(id_of(row), number)
         if first != number:
             raise InputError(
-                f"the query id {excerpt(query_id)} a second time; the first is at {name}:{first}",
+                f"the query id {excerpt(id_of(row))} a second time; the first is at {name}:{first}",
                 expected="each query once; a line without `query_id` goes by its number",
                 next_step="Remove or rename one of the two",
                 where=f"{name}:{number}",
             )
-        yield candidates
+        yield row
+
+
+def _labelled_of(name: str) -> Callable[[tuple[int, Record]], Labelled]:
+    def convert(numbered: tuple[int, Record]) -> Labelled:
+        number, record = numbered
+        candidates = _candidates_of(numbered)
+        label, count = record.get("label"), len(candidates.scores)
+        if type(label) is not int or not 0 <= label < count:
+            raise InputError(
+                f"{described(label)} as 'label'" if "label" in record else "no 'label'",
+                expected=f"the position of the right one of the {count}, 0 the first",
+            )
+        return Labelled(candidates, label, f"{name}:{number}")
+
+    return convert
 
 
 def _query_of(record: Record, number: int) -> Query:

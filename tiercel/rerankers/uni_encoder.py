@@ -25,6 +25,9 @@ from tiercel.types import Document, Query
 # Tokens of so many candidates are held at once: at most 16 MB at 256 tokens. A group is never parted.
 _SLAB_CANDIDATES = 8192
 
+# Of a cross-encoder's tokens, so many times as many must be saved: below, quality decides, and that one knows more.
+_WORTH = 1.5
+
 
 class OnnxUniEncoder:
     """A Uni-Encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
@@ -74,6 +77,7 @@ class OnnxUniEncoder:
         self._tokens_read = 0
         self._truncated = 0
         self._truncated_queries = 0
+        self._pair_tokens = 0
         self._lock = threading.Lock()
         self._check_probe(folder)
 
@@ -122,6 +126,17 @@ class OnnxUniEncoder:
         """How many contexts have lost their oldest tokens so far, once for every group."""
         return self._truncated_queries
 
+    @property
+    def advice(self) -> str:
+        """In words, whether another reranker would do better at these lengths; "" where it would not."""
+        times = self._pair_tokens / self._tokens_read if self._tokens_read else _WORTH
+        if times >= _WORTH:
+            return ""
+        return (
+            f"a cross-encoder would have read {times:.1f} times as many tokens: "
+            "a Uni-Encoder pays where contexts are long and candidates short"
+        )
+
     def score(self, groups: Sequence[CandidateGroup]) -> list[NDArray[np.float32]]:
         """One float32 array per group, shape (len(group.documents),), both in input order; larger is better.
 
@@ -140,6 +155,7 @@ class OnnxUniEncoder:
             scores += scored.logits
             with self._lock:
                 self._tokens_read += scored.tokens
+                self._pair_tokens += sum(one.pair_tokens for one in read)
                 self._truncated += sum(one.truncated for one in read)
                 self._truncated_queries += sum(one.context_cut for one in read)
         check_finite(groups, scores, model=self._description.name)
@@ -174,6 +190,12 @@ class _ReadGroup(NamedTuple):
     group: UniGroup
     truncated: int
     context_cut: bool
+
+    @property
+    def pair_tokens(self) -> int:
+        """Tokens of a cross-encoder that reads the context again with every candidate."""
+        context, candidates = self.group
+        return len(candidates) * context.size + sum(ids.size for ids in candidates)
 
 
 def _slabs(groups: Sequence[CandidateGroup]) -> Iterator[list[CandidateGroup]]:

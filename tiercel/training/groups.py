@@ -7,6 +7,8 @@ A line is a query with its documents:
      "positives": [{"id": "d3", "leg": "dense", "rank": 4, "scores": {"bm25": 7.1, "dense": 0.62}, "teacher": 5.2}],
      "negatives": [{"id": "d9", "leg": "bm25", "rank": 2, "scores": {"bm25": 9.8}, "teacher": -1.3}]}
 
+A query may have a `history`, earlier turns, oldest first.
+
 `leg` and `rank` (from 1) say where a document came from, null for a positive that no leg found; `scores` are those of
 every leg that found it; `floors` is, for each leg, its lowest score of the query: what stands for a document that it
 did not find. `teacher` may be missing or null.
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tiercel.data.files import Source, check_source, read_byte_lines, source_name, write_text
+from tiercel.data.history import history_of
 from tiercel.data.records import Record, checked_id, described, excerpt, json_objects, line_of, located
 from tiercel.errors import InputError
 from tiercel.types import DocId, Document, Query, QueryId
@@ -137,9 +140,11 @@ def texts_of(groups: Sequence[MinedGroup], documents: Iterable[Document]) -> dic
 
 
 def _record_of(group: MinedGroup) -> Record:
+    history: Record = {"history": list(group.query.history)} if group.query.history else {}
     return {
         "query_id": group.query.id,
         "query": group.query.text,
+        **history,
         "floors": dict(group.floors),
         "positives": [_document_record(document) for document in group.positives],
         "negatives": [_document_record(document) for document in group.negatives],
@@ -161,7 +166,7 @@ def _group_of(placed: tuple[str, Record]) -> MinedGroup:
     text = record.get("query")
     if not isinstance(text, str):
         raise InputError(f"{described(text)} as 'query'", expected="a string", next_step=_MINE)
-    query = Query(QueryId(_id(record.get("query_id"), "'query_id'")), text)
+    query = Query(QueryId(_id(record.get("query_id"), "'query_id'")), text, history_of(record))
     group = MinedGroup(
         query,
         _documents(record, "positives"),

@@ -26,7 +26,8 @@ class TrainSettings:
         batch_groups: groups in a step.
         negatives: most negatives of a group that a step reads, drawn anew each epoch.
         max_tokens: window of a text or pair; what is longer is cut. A cross-encoder is saved with it, all others with
-            the window that they had.
+            the window that they had. A Uni-Encoder's is that of a candidate.
+        context_tokens: most tokens of a query that has a history, its earlier turns included; the oldest are cut first.
         learning_rate: AdamW's, at its height.
         warmup: share of the steps in which it rises from 0; afterwards it falls to 0 in a line.
         weight_decay: AdamW's.
@@ -48,6 +49,7 @@ class TrainSettings:
     batch_groups: int = 8
     negatives: int = 7
     max_tokens: int = 256
+    context_tokens: int = 128
     learning_rate: float = 2e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -67,7 +69,16 @@ class TrainSettings:
         for name, value in as_record(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UsageError(f"{name} = {value}", expected="a finite number")
-        for name in ("epochs", "batch_groups", "negatives", "max_tokens", "learning_rate", "clip", "temperature"):
+        for name in (
+            "epochs",
+            "batch_groups",
+            "negatives",
+            "max_tokens",
+            "context_tokens",
+            "learning_rate",
+            "clip",
+            "temperature",
+        ):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", expected="a number above 0")
         for name in ("warmup", "distil_weight"):
@@ -186,12 +197,38 @@ class DistilSettings(TrainSettings):
     width: int = 512
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniTrainSettings(TrainSettings):
+    """A Uni-Encoder's (ACL Findings 2023).
+
+    Attributes:
+        mask: arrow, the paper's, where a context reads the candidates and scores are of those that are read together;
+            or one-way, where it does not and a score is of one candidate alone.
+        in_batch: every context is read with the documents of the other groups too, which the label loss takes for
+            negatives.
+    """
+
+    max_tokens: int = 64
+    context_tokens: int = 256
+    negatives: int = 9
+    mask: Literal["arrow", "one-way"] = "arrow"
+    in_batch: bool = False
+
+    @property
+    def group_size(self) -> int:
+        """With arrow, how many candidates are read together, in training as in use; 0 where that is of no account."""
+        if self.mask == "one-way":
+            return 0
+        return (self.negatives + 1) * (self.batch_groups if self.in_batch else 1)
+
+
 FAMILIES: Mapping[str, type[TrainSettings]] = {
     "cross": CrossSettings,
     "bi": BiSettings,
     "late": LateSettings,
     "local": LocalSettings,
     "distil": DistilSettings,
+    "uni": UniTrainSettings,
 }
 
 

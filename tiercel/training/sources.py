@@ -51,10 +51,15 @@ def load_classifier(folder: Path, *, layers: int = 0) -> tuple[Any, Any]:
     )
     if layers:
         keep_layers(network, layers, where=folder)
+    return network, load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder, as transformers loads it."""
     with quiet():
         from transformers import AutoTokenizer
 
-        return network, AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
+        return AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
 
 
 def keep_layers(network: Any, count: int, *, where: Path) -> None:
