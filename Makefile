@@ -37,6 +37,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/rerank.py
+	$(BIN)/python benchmarks/uni.py
 	$(BIN)/python benchmarks/maxsim.py
 
 models: $(VENV)/installed

@@ -6,13 +6,15 @@ layers, 384 dimensions) under a random head: this measures speed and says nothin
     python benchmarks/uni.py [--context N] [--candidate N] [--candidates N] [--queries N] [--threads N] [--rounds N]
 
 Lengths are exact, special tokens included. With `arrow` all candidates of a query are read together. Rounds are
-interleaved; each line gives the median round, the median of the per-round ratios to the cross-encoder of the same
-precision, and of a query the tokens that are read and the multiplications and additions, counted from the shapes.
+interleaved; each line gives the median round, the medians of the per-round ratios to the cross-encoder of the same
+precision, by the clock and by the processor's time, which other work on the machine moves less, and of a query the
+tokens that are read and the multiplications and additions, counted from the shapes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -42,17 +44,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         contestants = _contestants(options, Path(scratch))
         groups = _groups(options, Path(scratch) / "checkpoint")
-        rates, read = _measure(contestants, groups, rounds=options.rounds)
+        rates, busy, read = _measure(contestants, groups, rounds=options.rounds)
     print(
         f"context {options.context}, {options.candidates} candidates of {options.candidate} tokens, "
         f"{options.queries} queries, {options.threads} threads, {options.rounds} interleaved rounds"
     )
-    print(f"{'':22}{'candidates/s':>13}{'slowest':>9}{'fastest':>9}{'ratio':>7}{'tokens':>8}{'Gop':>7}")
+    print(f"{'':22}{'candidates/s':>13}{'slowest':>9}{'fastest':>9}{'ratio':>7}{'cpu':>7}{'tokens':>8}{'Gop':>7}")
     for name, values in rates.items():
-        peer = rates[f"cross {name.split()[-1]}"]
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(values, peer, strict=True))
+        peer = f"cross {name.split()[-1]}"
+        ratio, cpu = (
+            statistics.median(ours / theirs for ours, theirs in zip(of[name], of[peer], strict=True))
+            for of in (rates, busy)
+        )
         print(
-            f"{name:22}{statistics.median(values):13.1f}{min(values):9.1f}{max(values):9.1f}{ratio:7.2f}"
+            f"{name:22}{statistics.median(values):13.1f}{min(values):9.1f}{max(values):9.1f}{ratio:7.2f}{cpu:7.2f}"
             f"{read[name]:8,.0f}{_work(name.split()[0], options) / 1e9:7.1f}"
         )
 
@@ -90,7 +95,8 @@ def _contestants(options: argparse.Namespace, scratch: Path) -> dict[str, Rerank
 
 def _groups(options: argparse.Namespace, folder: Path) -> list[CandidateGroup]:
     """Texts of words that are a token each, so that all lengths are exact."""
-    words = [word for word in (folder / "vocab.txt").read_text().split() if word.isascii() and word.isalpha()]
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(word for word in vocabulary if word.isascii() and word.isalpha())
     draw = np.random.default_rng(0)
 
     def text(tokens: int) -> str:
@@ -107,21 +113,23 @@ def _groups(options: argparse.Namespace, folder: Path) -> list[CandidateGroup]:
 
 def _measure(
     contestants: dict[str, Reranker], groups: Sequence[CandidateGroup], *, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Candidates per second of each round, and tokens that a query reads."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
+    """Candidates per second of each round, by the clock and by the processor's time, and tokens that a query reads."""
     read = {}
     for name, reranker in contestants.items():  # the first run of each pays for memory and code
         before = reranker.tokens_read  # type: ignore[attr-defined]
         reranker.score(groups)
         read[name] = (reranker.tokens_read - before) / len(groups)  # type: ignore[attr-defined]
     rates: dict[str, list[float]] = {name: [] for name in contestants}
+    busy: dict[str, list[float]] = {name: [] for name in contestants}
     count = sum(len(group.documents) for group in groups)
     for _ in range(rounds):
         for name, reranker in contestants.items():
-            started = time.perf_counter()
+            started, begun = time.perf_counter(), time.process_time()
             reranker.score(groups)
             rates[name].append(count / (time.perf_counter() - started))
-    return rates, read
+            busy[name].append(count / (time.process_time() - begun))
+    return rates, busy, read
 
 
 def _work(name: str, options: argparse.Namespace) -> float:

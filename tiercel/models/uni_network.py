@@ -36,15 +36,17 @@ class _Sizes(NamedTuple):
 
 
 class _Biases(NamedTuple):
-    """What is added to attention.
+    """What is added to attention, so that padding is not read.
 
     Attributes:
-        context: for rows of the context, shape (queries, 1, 1, tokens that they may read).
-        candidates: for rows of a candidate, shape (queries, 1, candidates, 1, Lc + R).
+        context: to the context by candidates, shape (queries, 1, 1, Lc); None: no padding there.
+        own: to a candidate by itself, shape (queries, 1, candidates, 1, R).
+        by_context: to all that the context reads, shape (queries, 1, 1, tokens); None: no padding there.
     """
 
-    context: Tensor
-    candidates: Tensor
+    context: Tensor | None
+    own: Tensor
+    by_context: Tensor | None
 
 
 class UniEncoder(torch.nn.Module):  # type: ignore[misc]
@@ -95,12 +97,11 @@ class UniEncoder(torch.nn.Module):  # type: ignore[misc]
         """The last layer's vectors of the candidates' tokens: shape (queries, candidates, R, hidden)."""
         # While a graph is traced each size is a value of its own.
         sizes = _Sizes(context_ids.shape[0], context_ids.shape[1], candidate_ids.shape[1], candidate_ids.shape[2])
-        if context_mask is None:
-            context_mask = torch.ones_like(context_ids)
         if candidate_mask is None:
             candidate_mask = torch.ones_like(candidate_ids)
-        states = self.embed(context_ids, candidate_ids, context_mask)
-        biases = self._biases(context_mask, candidate_mask, sizes, states.dtype)
+        present = torch.ones_like(context_ids) if context_mask is None else context_mask
+        states = self.embed(context_ids, candidate_ids, present)
+        biases = self._biases(present, candidate_mask, dtype=states.dtype, is_padded=context_mask is not None)
         *lower, last = self.body.encoder.layer
         for layer in lower:
             states = self._run(layer, states, biases, sizes)
@@ -127,13 +128,16 @@ class UniEncoder(torch.nn.Module):  # type: ignore[misc]
         steps = torch.arange(candidate_ids.shape[2], device=candidate_ids.device)
         return (lengths[:, None, None] + steps).expand_as(candidate_ids)
 
-    def _biases(self, context_mask: Tensor, candidate_mask: Tensor, sizes: _Sizes, dtype: Any) -> _Biases:
+    def _biases(self, context_mask: Tensor, candidate_mask: Tensor, *, dtype: Any, is_padded: bool) -> _Biases:
         context, own = ((1 - mask.to(dtype)) * _HIDDEN for mask in (context_mask, candidate_mask))
-        before = context[:, None, :].expand(sizes.queries, sizes.candidates, sizes.context)
-        rows = torch.cat([before, own], dim=2)[:, None, :, None, :]
+        by_context = context if is_padded else None
         if self.mask == "arrow":
-            context = torch.cat([context, own.reshape(sizes.queries, -1)], dim=1)
-        return _Biases(context[:, None, None, :], rows)
+            by_context = torch.cat([context, own.reshape(own.shape[0], -1)], dim=1)
+        return _Biases(
+            context[:, None, None, :] if is_padded else None,
+            own[:, None, :, None, :],
+            None if by_context is None else by_context[:, None, None, :],
+        )
 
     def _run(
         self, layer: Any, states: Tensor, biases: _Biases, sizes: _Sizes, *, candidates_only: bool = False
@@ -141,7 +145,8 @@ class UniEncoder(torch.nn.Module):  # type: ignore[misc]
         """One layer; `candidates_only`: of the context nothing is given, shape (queries, K R, hidden)."""
         rows = states[:, sizes.context :] if candidates_only else states
         attention = layer.attention
-        heads = [attention.self.query(rows), attention.self.key(states), attention.self.value(states)]
+        scaled = attention.self.query(rows) * attention.self.scaling
+        heads = [scaled, attention.self.key(states), attention.self.value(states)]
         query, key, value = (self._split(array) for array in heads)
         of_candidates = query if candidates_only else query[:, :, sizes.context :]
         mixed = self._attend_from_candidates(attention.self, of_candidates, key, value, biases, sizes)
@@ -161,8 +166,8 @@ class UniEncoder(torch.nn.Module):  # type: ignore[misc]
     ) -> Tensor:
         if self.mask == "one-way":
             key, value = key[:, :, : sizes.context], value[:, :, : sizes.context]
-        found = query[:, :, : sizes.context] @ key.transpose(-1, -2) * attention.scaling
-        return attention.dropout((found + biases.context).softmax(dim=-1)) @ value
+        found = _added(query[:, :, : sizes.context] @ key.transpose(-1, -2), biases.by_context)
+        return attention.dropout(found.softmax(dim=-1)) @ value
 
     def _attend_from_candidates(
         self, attention: Any, query: Tensor, key: Tensor, value: Tensor, biases: _Biases, sizes: _Sizes
@@ -174,8 +179,13 @@ class UniEncoder(torch.nn.Module):  # type: ignore[misc]
         own_query, own_key, own_value = (
             array.reshape(*shape, -1) for array in (query, key[:, :, context:], value[:, :, context:])
         )
-        of_context = query @ key[:, :, :context].transpose(-1, -2)
-        found = torch.cat([of_context.reshape(*shape, context), own_query @ own_key.transpose(-1, -2)], dim=-1)
-        shares = attention.dropout((found * attention.scaling + biases.candidates).softmax(dim=-1))
+        of_context = _added(query @ key[:, :, :context].transpose(-1, -2), biases.context)
+        of_own = own_query @ own_key.transpose(-1, -2) + biases.own
+        found = torch.cat([of_context.reshape(*shape, context), of_own], dim=-1)
+        shares = attention.dropout(found.softmax(dim=-1))
         from_context = shares[..., :context].reshape(*rows, context) @ value[:, :, :context]
         return from_context + (shares[..., context:] @ own_value).reshape(*rows, -1)
+
+
+def _added(found: Tensor, bias: Tensor | None) -> Tensor:
+    return found if bias is None else found + bias
