@@ -9,7 +9,10 @@ import torch
 
 from tests.models.tiny import VOCABULARY, quiet, write_tokenizer
 from tiercel.models.local_attention import CENTRES, KERNEL_WIDTH, Geometry
-from tiercel.models.local_network import Frame, LocalNetwork, save_local
+from tiercel.models.local_checkpoint import save_local
+from tiercel.models.local_network import Frame, LocalNetwork
+
+torch.set_num_threads(1)  # products this small wait for each other's threads far longer than they take
 
 FRAME = Frame((2,), (3,))
 

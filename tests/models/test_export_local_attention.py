@@ -16,7 +16,7 @@ from tiercel.models import zoo
 from tiercel.models.description import read_description
 from tiercel.models.export_local_attention import LocalAttentionExport, export
 from tiercel.models.local_attention import Geometry, head_of
-from tiercel.models.local_network import load_local
+from tiercel.models.local_checkpoint import load_local
 from tiercel.models.token_encoder import OnnxTokenEncoder
 from tiercel.protocols import TokenEncoder
 

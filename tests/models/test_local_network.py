@@ -12,7 +12,8 @@ from tests.models.local import FRAME, REDUCED, make_network, plain_tk, save_netw
 from tests.models.tiny import quiet
 from tiercel.errors import ModelError
 from tiercel.models.local_attention import Geometry
-from tiercel.models.local_network import LocalNetwork, Scored, load_local
+from tiercel.models.local_checkpoint import load_local
+from tiercel.models.local_network import LocalNetwork, Scored
 
 QUERY = [10, 20, 30]
 

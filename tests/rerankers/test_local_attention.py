@@ -102,7 +102,7 @@ def test_regions_explain_the_score_and_lie_in_the_text(folder: Path) -> None:
     assert [bool(window.read.text) for window in short.windows] == [True, False, False]
 
 
-def test_vectors_of_an_index_score_as_new_ones(folder: Path, tmp_path: Path) -> None:
+def test_vectors_of_an_index_score_as_new_ones(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tokens="fp16", token_encoder=OnnxTokenEncoder(folder))
     build_index(tmp_path / "x", DOCUMENTS, settings, token_encoder=OnnxTokenEncoder(folder))
     stored = made(folder, stored=StoredTokens(Index(tmp_path / "x").views), threads=2)
@@ -110,6 +110,10 @@ def test_vectors_of_an_index_score_as_new_ones(folder: Path, tmp_path: Path) -> 
     for new, kept in zip(made(folder).locate(GROUPS), stored.locate(GROUPS), strict=True):
         np.testing.assert_allclose(kept.scores, new.scores, rtol=0.01, atol=0.05)
         assert kept.spans == new.spans
+    whole_slabs = stored.locate(GROUPS)
+    monkeypatch.setattr(local_attention, "_SLAB_TOKENS", 30)
+    for whole, slabs in zip(whole_slabs, stored.locate(GROUPS), strict=True):
+        assert slabs.scores.tolist() == whole.scores.tolist()
 
 
 def test_what_a_document_is_cut_to_is_counted(tmp_path: Path) -> None:

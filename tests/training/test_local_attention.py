@@ -9,7 +9,7 @@ import torch
 from tests.models.tiny import quiet
 from tests.training.made import made_group, ready, texts_by_id
 from tiercel.errors import ModelError, UsageError
-from tiercel.models.local_network import load_local
+from tiercel.models.local_checkpoint import load_local
 from tiercel.training import local_attention
 from tiercel.training.batches import Batch, batch_of, make_batch
 from tiercel.training.checkpoints import Checkpoints

@@ -84,7 +84,7 @@ class LocalAttentionExport(FamilyExport[EncodedTexts]):
         """The network and its tokenizer."""
 
         def load() -> Any:
-            from tiercel.models.local_network import load_local
+            from tiercel.models.local_checkpoint import load_local
 
             model, self._tokenizer = load_local(self.source)
             return model

@@ -7,7 +7,8 @@ rest is `regions.py`. Hofstätter et al., Local Self-Attention over Long Text fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from tiercel.models.local_attention import Geometry, Head
 from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup, Located, ReadsTexts, TokenEncoder
-from tiercel.rerankers.regions import Regions, RegionScorer
+from tiercel.rerankers.regions import RegionScorer
 from tiercel.types import Document, Query, Span
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _SLAB_CHARACTERS = 400_000
 """Texts whose vectors are in memory at a time where nothing is stored: some 50 MB, for 128 dimensions."""
+
+_SLAB_TOKENS = 100_000
+"""The same for what is stored. A document that has more is in memory whole."""
 
 _SHORT = 256
 """Tokens of a text that most encoders read whole."""
@@ -101,11 +105,11 @@ class LocalAttention:
         for pieces in self._pieces(groups):
             self._documents += len(pieces)
             self._tokens += sum(len(piece.vectors) for piece in pieces)
-            tasks = [partial(scorers[piece.group].score, piece.vectors) for piece in pieces]
-            for piece, regions in zip(pieces, map_in_order(_call, tasks, workers=self._threads), strict=True):
-                if regions.score > scores[piece.group][piece.candidate]:
-                    scores[piece.group][piece.candidate] = regions.score
-                    spans[piece.group][piece.candidate] = self._span(piece, regions.best[0])
+            found = map_in_order(partial(self._found, scorers), pieces, workers=self._threads)
+            for piece, (score, span) in zip(pieces, found, strict=True):
+                if score > scores[piece.group][piece.candidate]:
+                    scores[piece.group][piece.candidate] = score
+                    spans[piece.group][piece.candidate] = span
         return [Located(array, found) for array, found in zip(scores, spans, strict=True)]
 
     def explain(self, query: Query, document: Document) -> WindowParts:
@@ -120,6 +124,10 @@ class LocalAttention:
             for place, part in zip(scored[best].best, scored[best].parts, strict=True)
         )
         return WindowParts(windows, "regions", scored[best].score)
+
+    def _found(self, scorers: Mapping[int, RegionScorer], piece: _Piece) -> tuple[float, Span | None]:
+        regions = scorers[piece.group].score(piece.vectors)
+        return regions.score, self._span(piece, regions.best[0])
 
     def _scorers(self, groups: Sequence[CandidateGroup]) -> dict[int, RegionScorer]:
         asked = [number for number, group in enumerate(groups) if group.documents]
@@ -188,21 +196,24 @@ class _Piece(NamedTuple):
 def _stored_pieces(source: TokenSource, groups: Sequence[CandidateGroup]) -> Iterator[list[_Piece]]:
     for parts in source.parts(groups):
         found: list[_Piece] = []
-        seen: dict[tuple[int, int], int] = {}
+        seen: Counter[tuple[int, int]] = Counter()
         for part in parts:
             for number, candidate in enumerate(part.candidates.tolist()):
-                group = groups[part.group]
+                group, which = groups[part.group], seen[part.group, candidate]
+                seen[part.group, candidate] += 1
                 document = group.documents[candidate]
-                which = seen.get((part.group, candidate), 0)
-                seen[part.group, candidate] = which + 1
-                span = group.spans[candidate] if group.spans else None
-                read = Read(document.full_text, len(document.full_text)) if span else source.reads(document)[which]
+                is_passage = bool(group.spans and group.spans[candidate])
+                text = document.full_text
+                read = Read(text, len(text)) if is_passage else source.reads(document)[which]
                 vectors, _ = part.vectors(number, number + 1)
                 found.append(_Piece(part.group, candidate, vectors, read, document))
+                if sum(len(piece.vectors) for piece in found) >= _SLAB_TOKENS:
+                    yield found
+                    found = []
         yield found
 
 
-def _slabs(texts: Sequence[str] | dict[str, list[tuple[int, int]]]) -> Iterator[list[str]]:
+def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
     """The texts in order, as many together as have so many characters, or one."""
     slab: list[str] = []
     size = 0
@@ -214,7 +225,3 @@ def _slabs(texts: Sequence[str] | dict[str, list[tuple[int, int]]]) -> Iterator[
         size += len(text)
     if slab:
         yield slab
-
-
-def _call(task: partial[Regions]) -> Regions:
-    return task()

@@ -18,7 +18,8 @@ from tiercel.errors import ModelError, UsageError
 from tiercel.models.batching import plan_batches
 from tiercel.models.checkpoint import check_vocabulary, check_weights, load_with_torch, read_modules
 from tiercel.models.local_attention import Geometry, is_local
-from tiercel.models.local_network import LocalNetwork, frame_of, load_local, save_local
+from tiercel.models.local_checkpoint import frame_of, load_local, save_local
+from tiercel.models.local_network import LocalNetwork
 from tiercel.models.tracing import quiet
 from tiercel.training.batches import Batch, TrainingGroup, all_texts, objective_of
 from tiercel.training.held_tokens import HeldTokens
