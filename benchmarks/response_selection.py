@@ -4,8 +4,9 @@
 
 DATA holds train.jsonl.gz and test.jsonl.gz of rows {"context", "candidates", "label"}; WORK gets the drawn rows and the
 models. All families see the same rows, the same candidates and the same context_tokens, one epoch, no dev measure, so
-the test split has a part in nothing. R10@k is the share of rows whose right answer is among the first k; MRR its mean
-reciprocal rank. Scores are fp32 and torch's; seconds are of the processor, one thread. `bi, untrained` is the start.
+the test split has a part in nothing. `bi, untrained` is the start. R10@k is the share of rows whose right answer is
+among the first k; MRR its mean reciprocal rank. Scores are fp32 and torch's; seconds are of the processor, one thread.
+A training that was stopped goes on; its seconds are those since then, and 0 for a model that is there already.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from tiercel.evaluation.measures import evaluate, parse_measures
-from tiercel.learning import train
+from tiercel.learning import STATE_FOLDER, train
 from tiercel.models.zoo import find_source
 from tiercel.training.batches import batch_of, training_groups
 from tiercel.training.bi_encoder import BiStudent
@@ -34,7 +35,7 @@ from tiercel.types import Ranking
 _UNTRAINED = "bi, untrained"
 _ALL = (_UNTRAINED, "bi", "uni", "cross")
 _MEASURES = ("Success@1", "Success@2", "RR")
-_SETTINGS = ("negatives=9", "context_tokens=128", "learning_rate=1e-4", "checkpoint_minutes=60.0")
+_SETTINGS = ("negatives=9", "context_tokens=128", "learning_rate=1e-4", "checkpoint_minutes=5.0")
 _WINDOWS = {"uni": "max_tokens=48", "bi": "max_tokens=256", "cross": "max_tokens=256"}
 _ROWS_AT_ONCE = 8
 _SEED = 13
@@ -74,10 +75,11 @@ def _drawn(options: argparse.Namespace, split: str) -> str:
 
 def _trained(source: Path, folder: Path, settings: TrainSettings, rows: str) -> float:
     """Seconds of the processor; 0 for a model that is there already."""
-    if folder.exists():
+    is_stopped = (folder / STATE_FOLDER).exists()
+    if folder.exists() and not is_stopped:
         return 0.0
     begun = time.process_time()
-    train(source, folder, settings=settings, data=RowData([rows]))
+    train(source, folder, settings=settings, data=RowData([rows]), resume=is_stopped)
     return time.process_time() - begun
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import torch
 from tests.conftest import Run, environment, write_lines
 from tests.models.tiny import make_cross_encoder, make_encoder
 from tests.training.made import limited_files
+from tiercel.training.batches import Batch
+from tiercel.training.uni_encoder import UniStudent
 
 DOCUMENTS = {"d1": "the falcon hunts", "d2": "cold bread", "d3": "the bridge is far"}
 SETTINGS = ["--set", "epochs=2", "--set", "batch_groups=1", "--set", "max_tokens=24"]
@@ -81,7 +85,36 @@ def test_rows_are_trained_on_by_uni_cross_and_bi(place: Path, run: Run, data: li
         outcome = run("train", family, "encoder", family, "--rows", "rows.jsonl", *shared)
         assert outcome.code == 0, outcome
         assert f"{family}: 4 steps; dev nDCG@10 " in outcome.err
-    assert (place / "uni" / "uni_encoder.json").is_file()
+    lines = [TALK, TALK | {"id": "other", "context": ["cold bread", "bread", "how far"]}]
+    stdin = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    outcome = run("rerank", "-", "--model", "uni", "--precision", "fp32", stdin=stdin)
+    assert outcome.code == 0, outcome
+    first, second = (json.loads(line)["hits"] for line in outcome.out.splitlines())
+    # They ask alike and differ in their history.
+    assert {hit["doc_id"]: hit["score"] for hit in first} != {hit["doc_id"]: hit["score"] for hit in second}
+
+
+def test_a_uni_encoder_that_was_stopped_is_resumed_to_the_same_model(
+    place: Path, run: Run, data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(place / "rows.jsonl", *(TALK | {"id": f"{number}"} for number in range(4)))
+    shared = [*SETTINGS, *(f"--set={text}" for text in ("context_tokens=24", "checkpoint_minutes=0.0"))]
+    arguments = ["--rows", "rows.jsonl", *shared]
+    assert run("train", "uni", "encoder", "whole", *arguments).code == 0
+    steps, loss = itertools.count(1), UniStudent.loss
+
+    def stopped(student: UniStudent, batch: Batch) -> object:
+        if next(steps) == 6:
+            raise KeyboardInterrupt
+        return loss(student, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UniStudent, "loss", stopped)
+        assert run("train", "uni", "encoder", "parts", *arguments).code != 0
+    outcome = run("train", "uni", "encoder", "parts", *arguments, "--resume")
+    assert outcome.code == 0, outcome
+    assert "going on at step 4 of 8" in outcome.err
+    assert files_of(place / "parts") == files_of(place / "whole")
 
 
 def test_rows_and_groups_are_not_mixed(place: Path, refused: Callable[..., str], data: list[str]) -> None:
