@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tiercel.errors import InputError, ModelError, UsageError
 from tiercel.types import DocId, Document, Query, QueryId, Ranking
@@ -91,6 +91,20 @@ def legs_of_index(
     return legs, index
 
 
+Part: TypeAlias = "tuple[Sequence[MinedGroup], Mapping[DocId, str]]"
+"""Groups of one collection, and the texts of their documents."""
+
+
+class Groups(Protocol):
+    """What a model is trained on, or judged by."""
+
+    def read(self) -> Sequence[Part]:
+        """The groups, collection by collection. Raises InputError where there are none to be had."""
+
+    def digests(self) -> list[str]:
+        """What changes whenever the groups do."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainData:
     """Files of mined groups, and the corpora that hold their documents.
@@ -110,17 +124,23 @@ class TrainData:
                 expected="one for each, in their order, or one for all",
             )
 
-    def read(self) -> list[tuple[list[MinedGroup], Mapping[DocId, str]]]:
+    def read(self) -> list[Part]:
         """The groups of each file with the texts of their documents. Raises InputError, with file and line."""
         from tiercel.data.corpus import read_documents
         from tiercel.training.groups import read_groups, texts_of
 
         corpora = self.corpora if len(self.corpora) > 1 else list(self.corpora) * len(self.groups)
-        parts: list[tuple[list[MinedGroup], Mapping[DocId, str]]] = []
+        parts: list[Part] = []
         for file, corpus in zip(self.groups, corpora, strict=True):
             groups = read_groups(file)
             parts.append((groups, texts_of(groups, read_documents([corpus]))))
         return parts
+
+    def digests(self) -> list[str]:
+        """Of each file of groups."""
+        from tiercel.models.description import file_digest
+
+        return [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in self.groups]
 
 
 def train(  # noqa: PLR0913
@@ -128,8 +148,8 @@ def train(  # noqa: PLR0913
     out: Path,
     *,
     settings: TrainSettings,
-    data: TrainData,
-    dev: TrainData | None = None,
+    data: Groups,
+    dev: Groups | None = None,
     measure: str = "nDCG@10",
     threads: int = 1,
     resume: bool = False,
@@ -144,7 +164,7 @@ def train(  # noqa: PLR0913
     Raises UsageError (settings that do not fit, an `out` that is not empty, a training begun otherwise), InputError
     (groups) and ModelError (the source, a loss that is no number, a full disk, a missing package).
     """
-    _check_torch()
+    check_torch()
     if settings.patience and dev is None:
         raise UsageError(
             f"patience = {settings.patience} without dev groups", expected="--dev FILE, which it waits for"
@@ -154,7 +174,7 @@ def train(  # noqa: PLR0913
         raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))
     import torch
 
-    from tiercel.models.description import file_digest, source_digest
+    from tiercel.models.description import source_digest
     from tiercel.training.batches import training_groups
     from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
@@ -166,7 +186,7 @@ def train(  # noqa: PLR0913
     groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
     inputs = {"model": source_digest(source)[:_DIGEST_LENGTH], "threads": threads}
     if dev is not None:
-        inputs |= {"measure": measure, "dev": [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in dev.groups]}
+        inputs |= {"measure": measure, "dev": dev.digests()}
     checkpoints = Checkpoints(state, inputs)
     if resume:
         checkpoints.read()  # where there is none, that is said before a model is loaded
@@ -199,7 +219,7 @@ def _write_model(student: Student, out: Path, *, beside: Path) -> None:
         ) from error
 
 
-def dev_measure(data: TrainData, measure: str, *, device: str = "cpu") -> Dev:
+def dev_measure(data: Groups, measure: str, *, device: str = "cpu") -> Dev:
     """The mean over files of a measure over the documents that a first stage found; the positives are the relevant.
 
     A positive that no leg has found is missed whatever the model does, and counts as such. What is given raises
@@ -276,7 +296,8 @@ def _student(
     raise UsageError(f"settings of no family: {type(settings).__name__}", expected="those of cross, bi, late or distil")
 
 
-def _check_torch() -> None:
+def check_torch() -> None:
+    """Raise ModelError where a package that training needs is not installed."""
     from importlib.util import find_spec
 
     for package in ("torch", "sentence_transformers"):
