@@ -21,7 +21,7 @@ from tiercel.commands.probing import bench, probe
 from tiercel.commands.reranking import rerank
 from tiercel.commands.searching import search
 from tiercel.commands.serving import mcp, serve
-from tiercel.commands.training import mine, train
+from tiercel.commands.training import adapt, mine, train
 from tiercel.commands.tuning import calibrate, tune
 from tiercel.errors import IndexStoreError, TiercelError
 
@@ -67,6 +67,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "rerank": rerank,
     "mine": mine,
     "train": train,
+    "adapt": adapt,
     "serve": serve,
     "mcp": mcp,
     "export": export,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tiercel.training.groups import MinedGroup
     from tiercel.training.loop import Dev, Progress, Student
     from tiercel.training.mining import Legs
-    from tiercel.training.rows import GroupSource
+    from tiercel.training.rows import GroupSource, Part
     from tiercel.training.settings import TrainSettings
 
 
@@ -104,11 +104,6 @@ class TrainData:
     groups: Sequence[str]
     corpora: Sequence[str]
 
-    @property
-    def files(self) -> Sequence[str]:
-        """The files of groups."""
-        return self.groups
-
     def __post_init__(self) -> None:
         if self.groups and len(self.corpora) not in (1, len(self.groups)):
             raise UsageError(
@@ -116,17 +111,23 @@ class TrainData:
                 expected="one for each, in their order, or one for all",
             )
 
-    def read(self) -> list[tuple[list[MinedGroup], Mapping[DocId, str]]]:
+    def read(self) -> list[Part]:
         """The groups of each file with the texts of their documents. Raises InputError, with file and line."""
         from tiercel.data.corpus import read_documents
         from tiercel.training.groups import read_groups, texts_of
 
         corpora = self.corpora if len(self.corpora) > 1 else list(self.corpora) * len(self.groups)
-        parts: list[tuple[list[MinedGroup], Mapping[DocId, str]]] = []
+        parts: list[Part] = []
         for file, corpus in zip(self.groups, corpora, strict=True):
             groups = read_groups(file)
             parts.append((groups, texts_of(groups, read_documents([corpus]))))
         return parts
+
+    def digests(self) -> list[str]:
+        """Of each file of groups."""
+        from tiercel.training.rows import digests_of
+
+        return digests_of(self.groups)
 
 
 def train(  # noqa: PLR0913
@@ -150,7 +151,7 @@ def train(  # noqa: PLR0913
     Raises UsageError (settings that do not fit, an `out` that is not empty, a training begun otherwise), InputError
     (groups) and ModelError (the source, a loss that is no number, a full disk, a missing package).
     """
-    _check_torch()
+    check_torch()
     if settings.patience and dev is None:
         raise UsageError(
             f"patience = {settings.patience} without dev groups", expected="--dev FILE, which it waits for"
@@ -160,7 +161,7 @@ def train(  # noqa: PLR0913
         raise UsageError("it is not empty", expected="a new folder for the model", where=str(out))
     import torch
 
-    from tiercel.models.description import file_digest, source_digest
+    from tiercel.models.description import source_digest
     from tiercel.training.batches import training_groups
     from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
@@ -177,7 +178,7 @@ def train(  # noqa: PLR0913
     groups = [group for part, texts in data.read() for group in training_groups(part, texts, settings)]
     inputs = {"model": source_digest(source)[:_DIGEST_LENGTH], "threads": threads}
     if dev is not None:
-        inputs |= {"measure": measure, "dev": [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in dev.files]}
+        inputs |= {"measure": measure, "dev": dev.digests()}
     checkpoints = Checkpoints(state, inputs)
     if resume:
         checkpoints.read()  # where there is none, that is said before a model is loaded
@@ -297,7 +298,8 @@ def _student(
     )
 
 
-def _check_torch() -> None:
+def check_torch() -> None:
+    """Raise ModelError where a package that training needs is not installed."""
     from importlib.util import find_spec
 
     for package in ("torch", "sentence_transformers"):

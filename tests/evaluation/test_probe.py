@@ -21,7 +21,7 @@ RR = parse_measures(["RR@10"])
 
 def item(kind: str, right: set[str], *, of: str) -> KnownItem:
     queries = {form: Query(QueryId(f"{kind}-{form}-{of}"), form) for form in FORMS}
-    return KnownItem(kind, queries, frozenset(map(DocId, right)))  # type: ignore[arg-type]
+    return KnownItem(DocId(min(right)), kind, queries, frozenset(map(DocId, right)))  # type: ignore[arg-type]
 
 
 class ByForm:

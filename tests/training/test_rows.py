@@ -40,13 +40,14 @@ def test_files_without_rows_are_refused(tmp_path: Path) -> None:
 class Turns:
     """Two groups, of which one has a history."""
 
-    files = ("turns",)
-
     def read(self) -> list[Part]:
         groups = [made_group(0, "falcon", ["a"], ["b"]), made_group(1, "and how?", ["a"], ["b"])]
         talk = Query(QueryId("talk"), "and how?", ("who hunts?", "the falcon"))
         groups[1] = MinedGroup(talk, groups[1].positives, groups[1].negatives)
         return [(groups, texts_by_id(groups))]
+
+    def digests(self) -> list[str]:
+        return ["turns"]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,51 @@ def mine(
     say(", ".join([*counts, f"{len(mined.dropped)} queries without negatives"]))
 
 
+def adapt(
+    index: Annotated[Path, typer.Argument(help="Folder of the index whose documents are learnt.", metavar="INDEX")],
+    out: Annotated[Path, typer.Argument(help="New folder for the model.", metavar="OUT")],
+    model: Annotated[
+        str, typer.Option(help="Bi-encoder that is adapted: folder or hub name. Default: the encoder of the index.")
+    ] = "",
+    documents: Annotated[int, typer.Option(help="Of how many documents queries are made to train on.")] = 1000,
+    held_out: Annotated[int, typer.Option(help="Of how many others to measure on.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 1,
+    measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+) -> None:
+    """Adapt a bi-encoder to an index's own documents, without labels: titles, snippets and keywords find them again.
+
+    What is measured on documents that are held out decides which weights are written; those that it began with, where
+    training makes none better.
+    """
+    from tiercel.adapting import AdaptOptions
+    from tiercel.adapting import adapt as adapt_model
+    from tiercel.screen import say
+    from tiercel.training.settings import AdaptSettings, read_settings
+
+    adapted = adapt_model(
+        index,
+        out,
+        model=model,
+        options=AdaptOptions(documents, held_out, seed),
+        training=read_settings(AdaptSettings, config, given or ()),
+        settings=Settings.from_environment(),
+        measure=measure,
+        resume=resume,
+        say=say,
+    )
+    progress = adapted.progress
+    learnt = f"{adapted.trained_on} queries to train on, {adapted.measured_on} to measure on"
+    if progress.best_step:
+        say(f"{out}: {learnt}; dev {measure} {progress.best:.4f}, of step {progress.best_step}")
+    else:
+        say(f"{out}: {learnt}; nothing was better than the model that it began with, which is what was written")
+
+
 def train(
     family: Annotated[
         Literal["cross", "bi", "late", "local", "distil", "uni"],

@@ -48,10 +48,12 @@ class KnownItem:
     """One document that is to be found again by one kind of query.
 
     Attributes:
+        doc_id: of the document.
         queries: what is asked, in every form.
         right: the documents that count as found: it and its near-duplicates.
     """
 
+    doc_id: DocId
     kind: Kind
     queries: Mapping[Form, Query]
     right: frozenset[DocId]
@@ -198,7 +200,7 @@ def _items_of(document: Document, index: Index, leg: LexicalRetriever, seed: int
         forms = forms_of(document.id, kind, text, seed)
         queries = {form: Query(QueryId(f"{kind}-{form}-{document.id}"), written) for form, written in forms.items()}
         twins = {other.id for other in near if _is_twin(document, part, other, kind)}
-        items.append(KnownItem(kind, queries, frozenset({document.id, *twins})))
+        items.append(KnownItem(document.id, kind, queries, frozenset({document.id, *twins})))
     return items
 
 

@@ -17,26 +17,33 @@ from typing import Any, Protocol, TypeAlias
 
 from tiercel.data.candidates import Labelled, read_labelled
 from tiercel.errors import InputError, UsageError
+from tiercel.models.description import file_digest
 from tiercel.training.groups import MinedDocument, MinedGroup
 from tiercel.training.settings import TrainSettings
 from tiercel.types import DocId, Query
 
+_DIGEST_LENGTH = 12
+
 GIVEN = "given"
 """What rows call the stage that their candidates came from: the leg of their documents, the name of its scores."""
 
-Part: TypeAlias = tuple[list[MinedGroup], Mapping[DocId, str]]
-"""Groups of one file, and the texts of their documents."""
+Part: TypeAlias = tuple[Sequence[MinedGroup], Mapping[DocId, str]]
+"""Groups of one collection, and the texts of their documents."""
 
 
 class GroupSource(Protocol):
-    """Where groups come from."""
+    """Where groups come from that a model is trained on, or judged by."""
 
-    @property
-    def files(self) -> Sequence[str]:
-        """The files of the groups."""
+    def read(self) -> Sequence[Part]:
+        """The groups, collection by collection. Raises InputError, with file and line where they come from one."""
 
-    def read(self) -> list[Part]:
-        """The groups of each file with their texts. Raises InputError, with file and line."""
+    def digests(self) -> list[str]:
+        """What changes whenever the groups do."""
+
+
+def digests_of(files: Sequence[str]) -> list[str]:
+    """The beginning of each file's digest, as hex. Raises ModelError for one that cannot be read."""
+    return [file_digest(Path(file)).hex()[:_DIGEST_LENGTH] for file in files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,10 @@ class RowData:
         """
         return [_part(file) for file in self.files]
 
+    def digests(self) -> list[str]:
+        """Of each file."""
+        return digests_of(self.files)
+
 
 class AsOneText:
     """A source whose queries have no history, for models that read one text: all turns, oldest first, a turn a line.
@@ -68,10 +79,9 @@ class AsOneText:
         self._folder = folder
         self._settings = settings
 
-    @property
-    def files(self) -> Sequence[str]:
+    def digests(self) -> list[str]:
         """Those of the source."""
-        return self._source.files
+        return self._source.digests()
 
     def read(self) -> list[Part]:
         """The groups of the source, their queries as one text.

@@ -123,6 +123,19 @@ class BiSettings(TrainSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptSettings(BiSettings):
+    """A bi-encoder's that is adapted to a collection; `teacher` "" is the last stage of the index's own pipeline."""
+
+    negatives: int = 3
+    max_tokens: int = 128
+    dev_steps: int = 50
+    patience: int = 2
+    distil: Literal["margin-mse", "kl", "mse", "none"] = "kl"
+    distil_weight: float = 0.3
+    teacher: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LateSettings(TrainSettings):
     """A late-interaction head's.
 
