@@ -9,7 +9,8 @@ import torch
 from tests.conftest import write_lines
 from tests.training.made import LetterStudent
 from tiercel.errors import InputError, ModelError, UsageError
-from tiercel.learning import TrainData, dev_measure, legs_of_runs
+from tiercel.learning import TrainData, dev_measure, legs_of_runs, starting_model
+from tiercel.models.zoo import bundled_folder
 from tiercel.types import QueryId
 
 FOUND = {"leg": "bm25", "rank": 1, "scores": {"bm25": 1.0}}
@@ -69,3 +70,11 @@ def test_runs_are_legs_by_their_files_names(tmp_path: Path) -> None:
     assert [hit.doc_id for hit in legs["first"][QueryId("q1")].hits] == ["b", "a"]
     with pytest.raises(UsageError, match="runs called first, first"):
         legs_of_runs([str(tmp_path / "first.trec")] * 2)
+
+
+def test_a_bundled_model_is_trained_from_the_weights_that_it_was_made_of(tmp_path: Path) -> None:
+    assert (starting_model("tiercel-minilm", offline=True) / "modules.json").is_file()
+    exported = bundled_folder("tiercel-minilm")
+    assert exported is not None
+    with pytest.raises(ModelError, match="it is exported, and has no weights to train"):
+        starting_model(str(exported), offline=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tiercel.errors import UsageError
-from tiercel.learning import check_torch, legs_of_index, train
+from tiercel.learning import check_torch, legs_of_index, starting_model, train
 from tiercel.types import DocId, Document, Query
 
 if TYPE_CHECKING:
@@ -112,11 +112,10 @@ def adapt(  # noqa: PLR0913
     and whatever `learning.train` does.
     """
     from tiercel.app import open_index
-    from tiercel.models.zoo import find_source
 
     check_torch()
     index = open_index(path)
-    source = find_source(model or _encoder_of(index), offline=settings.offline).folder
+    source = starting_model(model or _encoder_of(index), offline=settings.offline)
     data, dev, teacher = _made(index, options, training, settings, say)
     progress = train(
         source,

@@ -15,6 +15,7 @@ from tiercel.types import DocId, Document, Query, QueryId, Ranking
 if TYPE_CHECKING:
     from tiercel.config import Settings
     from tiercel.data.runs import RunFormat
+    from tiercel.models.description import ModelFamily
     from tiercel.protocols import DocumentStore
     from tiercel.training.batches import TrainingGroup
     from tiercel.training.groups import MinedGroup
@@ -90,6 +91,28 @@ def legs_of_index(
                 name = FUSED if stage.name == str(spec.recall) and len(spec.recall.legs) > 1 else stage.name
                 legs.setdefault(name, {})[trace.query.id] = stage.ranking
     return legs, index
+
+
+_WEIGHTS_OF = {"tiercel-minilm": "all-MiniLM-L6-v2"}
+"""Bundled models, which have no weights to train, and what they were made of."""
+
+
+def starting_model(name: str, *, offline: bool, family: ModelFamily = "encoder") -> Path:
+    """The folder that a training begins with, of a model by name, folder or hub name.
+
+    Raises ModelError where it cannot be had, and for an exported one.
+    """
+    from tiercel.models.zoo import find_source
+
+    source = find_source(_WEIGHTS_OF.get(name, name), offline=offline, family=family)
+    if source.is_exported:
+        raise ModelError(
+            "it is exported, and has no weights to train",
+            expected="a folder as sentence-transformers or transformers saves it",
+            next_step="Name what it was exported from",
+            where=str(source.folder),
+        )
+    return source.folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,8 +167,8 @@ def train(
 
     uni reads a query's history; to all others its turns are one text, cut from its start to context_tokens.
     """
+    from tiercel.learning import starting_model
     from tiercel.learning import train as train_model
-    from tiercel.models.zoo import find_source
     from tiercel.screen import say
     from tiercel.training.settings import FAMILIES, read_settings
 
@@ -177,7 +177,7 @@ def train(
     # On the hub a cross-encoder has other files than an encoder; what is bundled are encoders, which do for all.
     wanted: ModelFamily = "cross-encoder" if family == "cross" and "/" in model else "encoder"
     progress = train_model(
-        find_source(model, offline=surroundings.offline, family=wanted).folder,
+        starting_model(model, offline=surroundings.offline, family=wanted),
         out,
         settings=settings,
         data=data,
