@@ -79,4 +79,4 @@ def test_what_it_cannot_do_is_refused(run: Run, refused: Refused, corpus: str) -
     assert run("index", "x", corpus, "--encoder", "none").code == 0
     assert "the stage local without a model" in refused(2, "search", "x", "falcon", "-p", "bm25,local@3")
     message = refused(2, "search", "x", "falcon", "-p", "bm25,local:local@3", "--score", "sigmoid")
-    assert "--score sigmoid with local attention" in message
+    assert "--score without a stage that heeds it; expected cross or uni" in message

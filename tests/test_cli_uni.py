@@ -103,7 +103,7 @@ def test_what_cannot_be_meant_is_refused(
     search = ("search", index, QUERY, "-p")
     assert "the stage uni without a model; expected uni:MODEL" in refused(2, *search, "bm25,uni")
     message = refused(2, *search, f"bm25,uni:{one_way}", "--long", "max")
-    assert "--long max with the stage uni; expected no --long" in message
+    assert "--long without a stage that heeds it; expected cross among the stages" in message
     message = refused(2, *search, f"bm25,uni:{arrow}", "--budget-ms", "50")
     assert "whose scores depend on the candidates that are read together" in message
     message = refused(5, *search, f"bm25,uni:{shared_models.cross}")
