@@ -1,6 +1,6 @@
 """Which of ten answers continues a conversation? Uni-, cross- and bi-encoder, trained alike from one encoder.
 
-    python benchmarks/response_selection.py DATA WORK [--rows 1024] [--test-rows 0] [--set NAME=VALUE ...] [FAMILY ...]
+    python benchmarks/response_selection.py DATA WORK [FAMILY ...] [--rows 1024] [--test-rows 0] [--set NAME=VALUE ...]
 
 DATA holds train.jsonl.gz and test.jsonl.gz of rows {"context", "candidates", "label"}; WORK gets the drawn rows and the
 models. All families see the same rows, the same candidates and the same context_tokens, one epoch, no dev measure, so
