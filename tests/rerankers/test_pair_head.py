@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 
 from tests.conformance.reranker import ODD_TEXTS, RerankerConformance
 from tests.index.made import FALCONS, HashedWords, build_index, named, settings_of, zipf_texts
@@ -92,3 +94,17 @@ def test_no_candidates_give_no_scores() -> None:
     (scores,) = PairReranker(HashedWords(), HEAD).score([CandidateGroup(query("x"), [])])
     assert scores.dtype == np.float32
     assert scores.shape == (0,)
+
+
+class Cutting(HashedWords):
+    """Cuts every text, queries too, and counts each."""
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.truncated += len(texts)
+        return super()._encode(texts)
+
+
+def test_candidates_that_were_cut_are_counted_and_queries_are_not() -> None:
+    reranker = PairReranker(Cutting(), HEAD)
+    reranker.score([CandidateGroup(query("male falcon"), FALCONS), CandidateGroup(query("city"), FALCONS[:2])])
+    assert reranker.truncated == len(FALCONS)

@@ -42,6 +42,7 @@ class PairReranker:
         self._encoder = encoder
         self._head = head
         self._stored = stored
+        self._truncated = 0
 
     @property
     def reads(self) -> bool:
@@ -50,8 +51,8 @@ class PairReranker:
 
     @property
     def truncated(self) -> int:
-        """How many texts it has cut to what the model reads."""
-        return self._encoder.truncated
+        """How many texts of candidates it has cut to what the model reads."""
+        return self._truncated
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[FloatVector]:
         """One float32 array per group. All queries are encoded in one call."""
@@ -72,7 +73,9 @@ class PairReranker:
         for group in groups:
             for document in group.documents:
                 places.setdefault(document.full_text, len(places))
+        before = self._encoder.truncated
         vectors = self._encoder.encode_documents(list(places))
+        self._truncated += self._encoder.truncated - before
         scores = [np.empty(0, dtype=np.float32) for _ in groups]
         for number, query in queries.items():
             rows = [places[document.full_text] for document in groups[number].documents]
