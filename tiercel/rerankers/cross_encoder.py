@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 from tiercel.config import ScoreKind
 from tiercel.models.batching import batch_budget
-from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
+from tiercel.models.description import TOKENIZER_FILE
 from tiercel.models.pairs import score_pairs
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
 from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
-from tiercel.rerankers.logits import as_asked, check_finite, check_kind, check_probe
+from tiercel.rerankers.logits import LogitModel, as_asked, check_finite, check_probe
 from tiercel.types import Document, Query
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
@@ -30,7 +29,7 @@ _SLAB_PAIRS = 8192
 _TOKENIZE_DOCUMENTS = 64
 
 
-class OnnxCrossEncoder:
+class OnnxCrossEncoder(LogitModel):
     """A cross-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
 
     On the CPU pairs of one length share a run, in `threads` workers of one thread each, which take the runs of all
@@ -66,8 +65,7 @@ class OnnxCrossEncoder:
         from tiercel.models.sessions import open_exported, resolved_provider
 
         provider = resolved_provider(provider)
-        check_kind(score)
-        self._description = read_intact(folder, family="cross-encoder")
+        super().__init__(folder, family="cross-encoder", score=score)
         self._tokenizer = PairTokenizer(folder / TOKENIZER_FILE, max_tokens=self.max_tokens)
         self._session = open_exported(folder, self._description, provider=provider, workers=threads)
         self._batch_tokens = batch_budget(
@@ -78,47 +76,12 @@ class OnnxCrossEncoder:
             where=str(folder),
         )
         self._threads = threads
-        self._kind = score
-        self._tokens_read = 0
-        self._truncated = 0
-        self._truncated_queries = 0
-        self._lock = threading.Lock()
         self._check_probe(folder)
-
-    @property
-    def description(self) -> ModelDescription:
-        """What the export wrote down about the model."""
-        return self._description
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the scores would: weights, precision, tokenizer, truncation, logit or sigmoid."""
-        return self._description.fingerprint + ("" if self._kind == "logit" else f"-{self._kind}")
 
     @property
     def tokenizer(self) -> PairTokenizer:
         """What cuts its pairs into tokens."""
         return self._tokenizer
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of one pair, special tokens included; the rest of the document is cut."""
-        return self._description.max_tokens
-
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens the model has read so far, special ones and queries included, padding not."""
-        return self._tokens_read
-
-    @property
-    def truncated(self) -> int:
-        """How many documents this reranker has cut so far, once for every query they were scored against."""
-        return self._truncated
-
-    @property
-    def truncated_queries(self) -> int:
-        """How many queries this reranker has cut so far, once for every group."""
-        return self._truncated_queries
 
     def score(self, groups: Sequence[CandidateGroup]) -> list[NDArray[np.float32]]:
         """One float32 array per group, shape (len(group.documents),), both in input order; larger is better.

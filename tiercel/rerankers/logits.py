@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -11,13 +12,66 @@ from numpy.typing import NDArray
 
 from tiercel.config import Precision, ScoreKind
 from tiercel.errors import ModelError, UsageError
-from tiercel.models.description import ModelDescription
+from tiercel.models.description import ModelDescription, ModelFamily, read_intact
 from tiercel.protocols import CandidateGroup
 
 # Largest difference of a stored score, in standard deviations of the model's scores. Another processor may round
 # int8 products otherwise, and a GPU fp32 ones; kernels that overflow are off by much more.
 _PROBE_ROUNDING = 1e-5  # scores are stored with six decimals
 _PROBE_TOLERANCE: dict[Precision, float] = {"fp32": 0.05, "fp16": 0.1, "bf16": 0.2, "int8": 0.3}
+
+
+class LogitModel:
+    """What rerankers that give an exported model's logits have in common: its description, and counts of what it read.
+
+    Args:
+        folder: what `tiercel export` wrote.
+        family: of the model.
+        score: "logit" or "sigmoid".
+
+    Raises:
+        UsageError: `score` is neither.
+        ModelError: the folder is incomplete, changed since export or of another family.
+    """
+
+    def __init__(self, folder: Path, *, family: ModelFamily, score: ScoreKind) -> None:
+        check_kind(score)
+        self._description = read_intact(folder, family=family)
+        self._kind = score
+        self._tokens_read = 0
+        self._truncated = 0
+        self._truncated_queries = 0
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the export wrote down about the model."""
+        return self._description
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the scores would: weights, precision, tokenizer, how texts are read, kind of score."""
+        return self._description.fingerprint + ("" if self._kind == "logit" else f"-{self._kind}")
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a query, or context, and a document together, special ones included; the rest is cut."""
+        return self._description.max_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the model has read so far, special ones and queries included, padding not."""
+        return self._tokens_read
+
+    @property
+    def truncated(self) -> int:
+        """How many documents have been cut so far, once for every query they were scored against."""
+        return self._truncated
+
+    @property
+    def truncated_queries(self) -> int:
+        """How many queries, or contexts, have been cut so far, once for every group."""
+        return self._truncated_queries
 
 
 def check_kind(score: ScoreKind) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +11,14 @@ from numpy.typing import NDArray
 
 from tiercel.config import ScoreKind
 from tiercel.models.batching import batch_budget
-from tiercel.models.description import TOKENIZER_FILE, ModelDescription, read_intact
+from tiercel.models.description import TOKENIZER_FILE
 from tiercel.models.tokenize import load_tokenizer
 from tiercel.models.uni_inputs import UniSettings, UniTokenizer
 from tiercel.models.uni_scores import CPU_PASS_TOKENS, UniGroup, score_groups
 from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
-from tiercel.rerankers.logits import as_asked, check_finite, check_kind, check_probe
+from tiercel.rerankers.logits import LogitModel, as_asked, check_finite, check_probe
 from tiercel.types import Document, Query
 
 # Tokens of so many candidates are held at once: at most 16 MB at 256 tokens. A group is never parted.
@@ -29,7 +28,7 @@ _SLAB_CANDIDATES = 8192
 _WORTH = 1.5
 
 
-class OnnxUniEncoder:
+class OnnxUniEncoder(LogitModel):
     """A Uni-Encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.Reranker`.
 
     The context is the query's history, oldest turn first, and then the query. With the mask `one-way` a score follows
@@ -65,31 +64,15 @@ class OnnxUniEncoder:
         from tiercel.models.sessions import open_exported, resolved_provider
 
         provider = resolved_provider(provider)
-        check_kind(score)
-        self._description = read_intact(folder, family="uni-encoder")
+        super().__init__(folder, family="uni-encoder", score=score)
         self._settings = UniSettings.of(self._description.extra, where=str(folder))
         self._tokenizer = UniTokenizer(load_tokenizer(folder / TOKENIZER_FILE), self._settings)
         self._graph = open_exported(folder, self._description, provider=provider, workers=threads)
         budget = batch_budget(pass_tokens, provider=provider, is_masked=True, takes="", where=str(folder))
         self._pass_tokens = budget or CPU_PASS_TOKENS
         self._threads = threads if provider == "cpu" else 1
-        self._kind = score
-        self._tokens_read = 0
-        self._truncated = 0
-        self._truncated_queries = 0
         self._pair_tokens = 0
-        self._lock = threading.Lock()
         self._check_probe(folder)
-
-    @property
-    def description(self) -> ModelDescription:
-        """What the export wrote down about the model."""
-        return self._description
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the scores would: weights, precision, tokenizer, mask, groups, windows, kind of score."""
-        return self._description.fingerprint + ("" if self._kind == "logit" else f"-{self._kind}")
 
     @property
     def settings(self) -> UniSettings:
@@ -105,26 +88,6 @@ class OnnxUniEncoder:
     def group_size(self) -> int:
         """How many candidates are read together, where their scores depend on it; 0 where they do not."""
         return self._settings.group_size
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of a context and a candidate together, special ones included."""
-        return self._description.max_tokens
-
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens the model has read so far; a context counts once for every pass, padding not."""
-        return self._tokens_read
-
-    @property
-    def truncated(self) -> int:
-        """How many documents have been cut so far, once for every query they were scored against."""
-        return self._truncated
-
-    @property
-    def truncated_queries(self) -> int:
-        """How many contexts have lost their oldest tokens so far, once for every group."""
-        return self._truncated_queries
 
     @property
     def advice(self) -> str:
