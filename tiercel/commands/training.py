@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from tiercel.models.description import ModelFamily
     from tiercel.training.rows import GroupSource
 
+Measure = Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
+Given = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")]
+
 
 def mine(
     queries: Annotated[str, typer.Option(help="File of queries, or a BEIR folder; - for stdin.")],
@@ -94,12 +101,10 @@ def adapt(
     documents: Annotated[int, typer.Option(help="Of how many documents queries are made to train on.")] = 1000,
     held_out: Annotated[int, typer.Option(help="Of how many others to measure on.")] = 50,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 1,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    given: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    measure: Measure = "nDCG@10",
+    config: Config = None,
+    given: Given = None,
+    resume: Resume = False,
 ) -> None:
     """Adapt a bi-encoder to an index's own documents, without labels: titles, snippets and keywords find them again.
 
@@ -156,12 +161,10 @@ def train(
         typer.Option(help="Groups or rows (as --groups or --rows) of other queries, for the dev measure; repeat."),
     ] = None,
     dev_corpus: Annotated[list[str] | None, typer.Option(help="Their documents. Default: those of --corpus.")] = None,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="That the best weights are chosen by.")] = "nDCG@10",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    given: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, over those of the file.", metavar="NAME=VALUE")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    measure: Measure = "nDCG@10",
+    config: Config = None,
+    given: Given = None,
+    resume: Resume = False,
 ) -> None:
     """Train a model on mined groups, or on rows of response selection, and write a folder that `tiercel export` takes.
 
