@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
+
 from tiercel.app import open_index
 from tiercel.config import OnDuplicate, Settings
 from tiercel.data.corpus import locate_document, read_documents
@@ -183,6 +185,11 @@ def _compile_search(path: Path, tokens: TokenEncoder | None) -> int:
     index = open_index(path)
     query = Query(QueryId(""), "falcon")
     LexicalRetriever(index.views, index.analyzer).retrieve([query], keep=1)
+    if index.manifest.settings.encoder is not None:
+        from tiercel.index.vectors import nearest
+
+        for vectors in (view.segment.vectors for view in index.views):
+            nearest(vectors, vectors.stored[:1].astype(np.float32), 1)
     if tokens is not None:
         from tiercel.index.stored_tokens import StoredTokens
         from tiercel.rerankers.late_interaction import LateInteraction

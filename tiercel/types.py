@@ -153,9 +153,10 @@ class Ranking:
             hits = [_new_hit(Hit, (doc_id, -negated, span)) for negated, doc_id, span in spanned[:keep]]
         return cls(query, tuple(hits), stage, passages)
 
-    def key(self, hit: Hit) -> object:
-        """What a hit is one of: its document or, in a Ranking of passages, its passage."""
-        return (hit.doc_id, hit.span) if self.passages else hit.doc_id
+    @property
+    def keys(self) -> list[object]:
+        """What each hit is one of, best first: its document or, in a Ranking of passages, its passage."""
+        return [(hit.doc_id, hit.span) for hit in self.hits] if self.passages else [hit.doc_id for hit in self.hits]
 
     @property
     def doc_ids(self) -> list[DocId]:

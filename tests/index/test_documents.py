@@ -47,8 +47,8 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
     second = Document(DocId("b"), "")
     documents = stored(tmp_path, [first], [second, Document(DocId("c"), "x" * 5_000_000)])
     assert len(documents) == 3
-    assert [documents.document(0), documents.document(1)] == [first, second]
-    assert documents.document(2).text == "x" * 5_000_000
+    assert documents.documents(np.arange(2)) == [first, second]
+    assert documents.documents(np.array([2]))[0].text == "x" * 5_000_000
 
 
 def test_metadata_keeps_its_types(tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_metadata_keeps_its_types(tmp_path: Path) -> None:
         "list": [1, 2.0, "3", None, [], {}], "deep": {"b": {"a": [True]}}, "": "empty", "東": 1e300,
     }  # fmt: skip
     document = Document(DocId("a"), "text", metadata=MappingProxyType(metadata))
-    again = stored(tmp_path, [document]).document(0).metadata
+    again = stored(tmp_path, [document]).documents(np.zeros(1, np.int64))[0].metadata
     assert again == metadata
     assert {key: type(value) for key, value in again.items()} == {key: type(value) for key, value in metadata.items()}
 
 
 def test_no_metadata_is_an_empty_mapping(tmp_path: Path) -> None:
-    assert stored(tmp_path, [Document(DocId("a"), "text")]).document(0).metadata == {}
+    assert stored(tmp_path, [Document(DocId("a"), "text")]).documents(np.zeros(1, np.int64))[0].metadata == {}
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", 2**64, "\ud800"])
@@ -81,7 +81,7 @@ def test_every_id_is_found_and_no_other(tmp_path: Path) -> None:
     documents = stored(tmp_path, *batches)
     for ordinal, name in enumerate(STRANGE_IDS):
         assert documents.ordinals(DocId(name)) == [ordinal]
-        assert documents.document(ordinal).id == name
+        assert documents.ids(np.array([ordinal])) == [name]
     for absent in ["c", "aa", "\n", "a\n\n", "B", "8", "\U0010ffff", "\ud800", "x" * 4999]:
         assert documents.ordinals(DocId(absent)) == []
 

@@ -219,7 +219,7 @@ def terms_of(index: Index, texts: list[str]) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def stored(scifact: Index) -> list[Document]:
     documents = scifact.views[0].segment.documents
-    return [documents.document(i) for i in range(len(documents))]
+    return documents.documents(np.arange(len(documents)))
 
 
 def check_scores(rankings: list[Ranking], ids: list[DocId], expected: list[np.ndarray]) -> None:

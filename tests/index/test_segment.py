@@ -79,7 +79,7 @@ def test_files_of_each_kind_of_segment(tmp_path: Path) -> None:
 def test_a_segment_gives_back_what_was_written(tmp_path: Path) -> None:
     record = written(tmp_path / "1", FALCONS, encoder=ENCODER)
     segment = Segment(tmp_path / "1", record, settings_of("english", encoder=ENCODER))
-    assert [segment.documents.document(i) for i in range(6)] == FALCONS
+    assert segment.documents.documents(np.arange(6)) == FALCONS
     assert segment.postings.lengths.tolist() == [3, 3, 5, 2, 3, 2]
     assert segment.vectors.stored.shape == (6, ENCODER.dimension)
     segment.verify()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -23,10 +24,27 @@ from tiercel.index.vectors import (
     nearest,
     open_vectors,
     select,
+    similarities,
 )
 
 FloatMatrix = NDArray[np.float32]
 EXACT = AnnRecord(FLAT)
+
+
+@given(
+    st.lists(st.floats(-1, 1, width=16), min_size=15, max_size=15),
+    st.lists(st.floats(-1, 1, width=32), min_size=5, max_size=5),
+    st.lists(st.integers(0, 2), max_size=6),
+)
+def test_similarities_are_inner_products_in_float64(values: list[float], query: list[float], rows: list[int]) -> None:
+    stored = np.array(values, dtype=np.float16).reshape(3, 5)
+    asked = np.array(query, dtype=np.float32)
+
+    found = similarities(stored, np.array(rows, dtype=np.int64), asked)
+
+    expected = [math.fsum(float(a) * float(b) for a, b in zip(stored[row], asked, strict=True)) for row in rows]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-14)
 
 
 def unit(rows: NDArray[np.float64]) -> FloatMatrix:

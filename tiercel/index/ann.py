@@ -238,7 +238,7 @@ def sample(stored: NDArray[np.float16], size: int) -> FloatMatrix:
 
 @contextlib.contextmanager
 def faiss_threads(count: int) -> Iterator[None]:
-    """FAISS's own thread count, which is global to the process, for the duration of a block."""
+    """FAISS's own thread count for what this thread asks, for the duration of a block."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:

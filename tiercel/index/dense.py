@@ -16,8 +16,11 @@ from tiercel.index.view import View
 from tiercel.parts import CosineParts
 from tiercel.protocols import Encoder, ReadsTexts
 from tiercel.types import Document, Query, Ranking
+from tiercel.workers import map_in_order
 
 STAGE = "dense"
+
+_LEAST_SHARE = 8  # queries that are worth a thread
 
 
 class DenseRetriever:
@@ -27,7 +30,7 @@ class DenseRetriever:
         views: the segments of one commit.
         encoder: the one that made their vectors.
         passages: rank passages, not documents by their best passage.
-        threads: that FAISS may use.
+        threads: among which a batch of queries is divided.
     """
 
     def __init__(self, views: Sequence[View], encoder: Encoder, *, passages: bool = False, threads: int = 1) -> None:
@@ -40,8 +43,7 @@ class DenseRetriever:
         """One Ranking per query; a query of white space only gets an empty one, as it asks for nothing."""
         asked = [query for query in queries if query.text.strip()]
         vectors = self._encoder.encode_queries([query.text for query in asked])
-        with faiss_threads(self._threads):
-            found = [(view, self._search(view, vectors, keep)) for view in self._views]
+        found = [(view, self._search(view, vectors, keep)) for view in self._views]
         answers = rankings(asked, found, stage=STAGE, keep=keep, passages=self._passages)
         return [next(answers) if query.text.strip() else Ranking(query, (), STAGE, self._passages) for query in queries]
 
@@ -65,7 +67,14 @@ class DenseRetriever:
         return CosineParts(read, float(cosines[best]))
 
     def _search(self, view: View, vectors: FloatMatrix, keep: int) -> list[Rows]:
-        return best_rows(view.segment, partial(_rows, view, vectors), len(vectors), keep, passages=self._passages)
+        share = max(_LEAST_SHARE, -(-len(vectors) // self._threads))
+        shares = [vectors[first : first + share] for first in range(0, len(vectors), share)]
+        found = map_in_order(partial(self._search_share, view, keep), shares, workers=self._threads)
+        return [rows for of_share in found for rows in of_share]
+
+    def _search_share(self, view: View, keep: int, vectors: FloatMatrix) -> list[Rows]:
+        with faiss_threads(1):  # its own go on spinning when they are done, beside the encoder of the next batch
+            return best_rows(view.segment, partial(_rows, view, vectors), len(vectors), keep, passages=self._passages)
 
 
 def _rows(view: View, vectors: FloatMatrix, numbers: NDArray[np.int64], keep: int) -> list[Rows]:

@@ -91,13 +91,8 @@ class StoredDocuments:
 
     def ids(self, ordinals: NDArray[np.integer[Any]]) -> list[DocId]:
         """Ids of these ordinals, in the same order."""
-        distinct, inverse = np.unique(ordinals, return_inverse=True)
-        numbers = np.searchsorted(self._starts, distinct, side="right") - 1
-        names: list[DocId] = []
-        for number in np.unique(numbers).tolist():  # only the batches that hold some of them
-            rows = distinct[numbers == number] - self._starts[number]
-            names.extend(self._batches[number].column(0).take(pa.array(rows)).to_pylist())
-        return list(map(names.__getitem__, inverse.tolist()))
+        (names,) = self._values(ordinals, [0])
+        return names
 
     def among(self, ids: Any) -> NDArray[np.bool_]:
         """Which documents have one of these ids, an Arrow array of strings; shape (documents,)."""
@@ -147,11 +142,24 @@ class StoredDocuments:
         if len(ordered) > 1 and not pc.all(pc.less_equal(ordered.slice(0, len(ordered) - 1), ordered.slice(1))).as_py():
             raise damaged(self._path.parent / ID_ORDER, "the ids are not in their order")
 
-    def document(self, ordinal: int) -> Document:
-        """The document at this ordinal."""
-        batch, row = self._locate(ordinal)
-        doc_id, title, text, metadata = (column[row].as_py() for column in batch.columns)
-        return Document(DocId(doc_id), text, title, orjson.loads(metadata) if metadata else {})
+    def documents(self, ordinals: NDArray[np.integer[Any]]) -> list[Document]:
+        """The documents at these ordinals, in the same order."""
+        return [
+            Document(DocId(doc_id), text, title, orjson.loads(metadata) if metadata else {})
+            for doc_id, title, text, metadata in zip(*self._values(ordinals, range(len(_SCHEMA))), strict=True)
+        ]
+
+    def _values(self, ordinals: NDArray[np.integer[Any]], columns: Sequence[int]) -> list[list[Any]]:
+        """For each of the columns, by number, its values at these ordinals."""
+        distinct, inverse = np.unique(ordinals, return_inverse=True)
+        numbers = np.searchsorted(self._starts, distinct, side="right") - 1
+        values: list[list[Any]] = [[] for _ in columns]
+        for number in np.unique(numbers).tolist():  # only the batches that hold some of them
+            rows = pa.array(distinct[numbers == number] - self._starts[number])
+            for column, found in zip(columns, values, strict=True):
+                found.extend(self._batches[number].column(column).take(rows).to_pylist())
+        order = inverse.tolist()
+        return [list(map(found.__getitem__, order)) for found in values]
 
     def _id(self, ordinal: int) -> str:
         batch, row = self._locate(ordinal)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +21,7 @@ from tiercel.index.tokens import TokenTable
 from tiercel.index.view import View
 from tiercel.parts import TermPart, TermParts
 from tiercel.types import Document, Query, Ranking
+from tiercel.workers import map_in_order
 
 STAGE = "bm25"
 _MOST_QUERIES_PER_TASK = 64
@@ -112,12 +112,7 @@ class LexicalRetriever:
             part = QueryBatch(batch.starts[first : first + size + 1], batch.terms, batch.weights)
             return top_k(segment.postings, part, norm, growth, segment.order, keep, view.eligible)
 
-        firsts = range(0, batch.starts.size - 1, size)
-        if self._threads > 1 and len(firsts) > 1:
-            with ThreadPoolExecutor(self._threads) as pool:
-                parts = list(pool.map(task, firsts))
-        else:
-            parts = [task(first) for first in firsts]
+        parts = map_in_order(task, range(0, batch.starts.size - 1, size), workers=self._threads)
         if not parts:
             return np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float64), np.zeros(0, np.int64)
         hits, scores, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -79,8 +79,12 @@ class Index:
         if (places.views < 0).any():
             missing = ids[int(np.argmax(places.views < 0))]
             raise IndexStoreError(f"no document has the id {missing!r}", where=str(self.path))
-        found = zip(places.views.tolist(), places.ordinals.tolist(), strict=True)
-        return [self.views[position].segment.documents.document(ordinal) for position, ordinal in found]
+        found: dict[int, Document] = {}
+        for position in np.unique(places.views).tolist():
+            rows = np.flatnonzero(places.views == position)
+            documents = self.views[position].segment.documents.documents(places.ordinals[rows])
+            found.update(zip(rows.tolist(), documents, strict=True))
+        return [found[row] for row in range(len(ids))]
 
     def sorted_ids(self) -> Any:
         """The ids of all documents that count, ascending: an Arrow array of strings. Segments do not show in it."""

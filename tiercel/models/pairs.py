@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiercel.models.batching import pad_batch, plan_batches, plan_runs
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import TokenPair
-from tiercel.models.workers import map_in_order
+from tiercel.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.models.sessions import LoadedGraph

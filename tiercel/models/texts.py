@@ -18,8 +18,8 @@ from tiercel.models.description import TOKENIZER_FILE, ModelFamily, read_intact
 from tiercel.models.forms import MASKED
 from tiercel.models.local_attention import Chunk, Geometry
 from tiercel.models.tokenize import TokenBatch, Tokenizer
-from tiercel.models.workers import map_in_order
 from tiercel.parts import Piece, Reading
+from tiercel.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.models.quantize import Feeds

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiercel.models.batching import pad_batch, plan_batches
 from tiercel.models.pairs import SCORE_OUTPUT
 from tiercel.models.uni_inputs import UniSettings
-from tiercel.models.workers import map_in_order
+from tiercel.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.models.quantize import Feeds

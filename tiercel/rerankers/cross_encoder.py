@@ -16,11 +16,11 @@ from tiercel.models.description import TOKENIZER_FILE
 from tiercel.models.pairs import score_pairs
 from tiercel.models.texts import MASK_INPUT
 from tiercel.models.tokenize import PairBatch, PairTokenizer, TokenPair
-from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.logits import LogitModel, as_asked, check_finite, check_probe
 from tiercel.types import Document, Query
+from tiercel.workers import map_in_order
 
 # Tokens of this many pairs are held at once: at most 64 MB at 512 tokens, and long enough to keep workers busy.
 _SLAB_PAIRS = 8192

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tiercel.models.local_attention import Geometry, Head
-from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup, Located, ReadsTexts, TokenEncoder
 from tiercel.rerankers.regions import RegionScorer
 from tiercel.types import Document, Query, Span
+from tiercel.workers import map_in_order
 
 if TYPE_CHECKING:
     from tiercel.protocols import FloatMatrix, FloatVector

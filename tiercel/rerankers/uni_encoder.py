@@ -15,11 +15,11 @@ from tiercel.models.description import TOKENIZER_FILE
 from tiercel.models.tokenize import load_tokenizer
 from tiercel.models.uni_inputs import UniSettings, UniTokenizer
 from tiercel.models.uni_scores import CPU_PASS_TOKENS, UniGroup, score_groups
-from tiercel.models.workers import map_in_order
 from tiercel.parts import Read, Window, WindowParts
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.logits import LogitModel, as_asked, check_finite, check_probe
 from tiercel.types import Document, Query
+from tiercel.workers import map_in_order
 
 # Tokens of so many candidates are held at once: at most 16 MB at 256 tokens. A group is never parted.
 _SLAB_CANDIDATES = 8192

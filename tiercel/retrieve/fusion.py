@@ -279,11 +279,12 @@ def _normalised_scores(scores: Sequence[float]) -> list[float]:
 
 def _interleaved(rankings: Sequence[Ranking]) -> list[list[float]]:
     terms = [[0.0] * len(ranking.hits) for ranking in rankings]
+    by_leg = [ranking.keys for ranking in rankings]
     seen: set[object] = set()
-    for row in range(max((len(ranking.hits) for ranking in rankings), default=0)):
-        for ranking, leg_terms in zip(rankings, terms, strict=True):
-            if row < len(ranking.hits) and (key := ranking.key(ranking.hits[row])) not in seen:
-                seen.add(key)
+    for row in range(max(map(len, by_leg), default=0)):
+        for keys, leg_terms in zip(by_leg, terms, strict=True):
+            if row < len(keys) and keys[row] not in seen:
+                seen.add(keys[row])
                 leg_terms[row] = 1 / len(seen)
     return terms
 
@@ -322,10 +323,9 @@ def _weighted_sum(
     collected: defaultdict[object, list[float]] = defaultdict(list)
     first: dict[object, Hit] = {}
     for ranking, leg_terms, weight in zip(rankings, terms, weights, strict=True):
-        for hit, term in zip(ranking.hits, leg_terms, strict=True):
-            key = ranking.key(hit)
+        for key, hit, term in zip(ranking.keys, ranking.hits, leg_terms, strict=True):
             collected[key].append(weight * term)
-            if key not in first or first[key].span is None:
+            if first.setdefault(key, hit).span is None:
                 first[key] = hit
     # fsum rounds once, so the order of the legs cannot show in the last digit and change a tie.
     scores = [math.fsum(parts) for parts in collected.values()]

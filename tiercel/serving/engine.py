@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -29,6 +30,8 @@ MOST_HITS = 1000
 _USUAL_SIZE = 2_000
 _CANDIDATE_SIZE = 1_000
 _PAIRS_AT_ONCE = 32
+
+_NEW_OBJECTS = 10_000  # that are looked through for cycles at a time: a batch makes more, and hardly any cycle
 
 _STEEP = 500.0  # below this a sigmoid is its exponential, which does not overflow
 
@@ -198,6 +201,10 @@ class Engine:
             self._failed = error
             self._say(str(error))
             return
+        # What is loaded stays: the collector need not go through it again for every few queries.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_NEW_OBJECTS)
         self._ready = True
         while self.index is not None:
             await asyncio.sleep(self.options.refresh_s)
