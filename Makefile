@@ -2,13 +2,14 @@
 # make test   lint, types, layers, tests
 # make format, make bench
 # make models DATA=..., make quality DATA=...   the bundled encoder from collections, and what it reaches on them
+# make cross-encoder DATA=...   on a machine with a GPU: a cross-encoder of many collections, measured on one left out
 # make gpu-check   on a machine with a GPU: parity and speed there; code 5 where there is none
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint types layers tests format bench gpu-check models quality clean
+.PHONY: demo test lint types layers tests format bench gpu-check models cross-encoder quality clean
 
 demo: $(VENV)/installed
 	$(BIN)/tiercel demo
@@ -43,6 +44,9 @@ bench: $(VENV)/installed
 models: $(VENV)/installed
 	rm -rf build/tiercel-minilm
 	$(BIN)/python recipes/encoder.py $(DATA) build/tiercel-minilm
+
+cross-encoder: $(VENV)/installed
+	$(BIN)/python recipes/cross_encoder.py $(DATA) build/cross-encoder
 
 quality: $(VENV)/installed
 	$(BIN)/python benchmarks/quality.py $(DATA)

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 import tiercel
 from tests.conftest import Run, python, without_packages
 from tests.models.tiny import make_encoder
-from tiercel import adapting
-from tiercel.adapting import AdaptOptions, HeldGroups, adapt, left_of
+from tiercel.adapting import AdaptOptions, HeldGroups, KnownItemGroups, adapt, known_item_groups, left_of
 from tiercel.app import open_index
 from tiercel.config import Settings
 from tiercel.errors import UsageError
@@ -74,8 +73,8 @@ def test_what_is_planted_is_learnt(index: Path) -> None:
 def test_the_same_seed_gives_the_same_groups_of_documents_apart(index: Path) -> None:
     settings, opened = Settings.from_environment(), open_index(index)
 
-    def made(seed: int) -> tuple[HeldGroups, HeldGroups, str]:
-        return adapting._made(opened, AdaptOptions(30, 20, seed), AdaptSettings(), settings, lambda line: None)
+    def made(seed: int) -> KnownItemGroups:
+        return known_item_groups(opened, AdaptOptions(30, 20, seed), negatives=6, settings=settings)
 
     data, dev, teacher = made(1)
     assert teacher == "bm25"

@@ -116,7 +116,9 @@ def adapt(  # noqa: PLR0913
     check_torch()
     index = open_index(path)
     source = starting_model(model or _encoder_of(index), offline=settings.offline)
-    data, dev, teacher = _made(index, options, training, settings, say)
+    data, dev, teacher = known_item_groups(
+        index, options, negatives=2 * training.negatives, teacher=training.teacher, settings=settings, say=say
+    )
     progress = train(
         source,
         out,
@@ -131,24 +133,42 @@ def adapt(  # noqa: PLR0913
     return Adapted(progress, len(data), len(dev))
 
 
-def _made(
-    index: Index, options: AdaptOptions, training: AdaptSettings, settings: Settings, say: Callable[[str], None]
-) -> tuple[HeldGroups, HeldGroups, str]:
-    """What is trained on, what is held out, and whose scores are learnt."""
+class KnownItemGroups(NamedTuple):
+    """Groups of documents that are trained on and of others, and the name of the stage whose scores are learnt."""
+
+    learnt: HeldGroups
+    held_out: HeldGroups
+    teacher: str
+
+
+def known_item_groups(
+    index: Index,
+    options: AdaptOptions,
+    *,
+    negatives: int,
+    settings: Settings,
+    teacher: str = "",
+    say: Callable[[str], None] = lambda line: None,
+) -> KnownItemGroups:
+    """Known items of an index with what its default pipeline ranks for them, and at most so many negatives of each.
+
+    `teacher` "" is the pipeline's last stage. Queries about which it has no opinion are left out. Raises UsageError for
+    an index whose documents do not give enough queries.
+    """
     from tiercel.training.mining import MiningOptions, mine
 
     learnt, held = _known_items(index, options, say)
     queries = [item.queries["plain"] for item in (*learnt, *held)]
     qrels = {item.queries["plain"].id: dict.fromkeys(item.right, 1) for item in (*learnt, *held)}
     legs, _ = legs_of_index(index.path, queries, pipeline=None, depth=_DEPTH, settings=settings)
-    teacher = training.teacher or list(legs)[-1]
+    teacher = teacher or list(legs)[-1]
 
     def groups(items: Sequence[KnownItem], negatives: int) -> HeldGroups:
         asked: list[Query] = [item.queries["plain"] for item in items]
         mined = mine(asked, qrels, legs, options=MiningOptions(negatives, _DEPTH, seed=options.seed)).groups
         return HeldGroups(list(_parts(index, items, [group for group in mined if _teaches(group, teacher)])))
 
-    return groups(learnt, 2 * training.negatives), groups(held, _DEV_NEGATIVES), teacher
+    return KnownItemGroups(groups(learnt, negatives), groups(held, _DEV_NEGATIVES), teacher)
 
 
 def _known_items(

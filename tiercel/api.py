@@ -289,9 +289,11 @@ def rerank(
     return [FoundDocument(given[hit.doc_id], hit.score, {ranking.stage: hit.score}, hit.span) for hit in ranking.hits]
 
 
-def rank_texts(query: str, texts: Sequence[str], *, model: str, k: int | None = None) -> list[tuple[int, float]]:
+def rank_texts(
+    query: str, texts: Sequence[str], *, model: str, k: int | None = None, history: Sequence[str] = ()
+) -> list[tuple[int, float]]:
     """The same for texts alone: position in `texts` and score, best first; of equals the first is first."""
-    found = rerank(query, texts, model=model, k=k)
+    found = rerank(query, texts, model=model, k=k, history=history)
     positions = {doc_id: position for position, doc_id in enumerate(_candidates(texts))}
     return [(positions[hit.document.id], hit.score) for hit in found]
 

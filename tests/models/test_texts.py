@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from tests.models.tiny import VOCABULARY
 from tiercel.models.export import ExportReport
+from tiercel.models.quantize import Feeds
 from tiercel.models.runtime import Session
 from tiercel.models.texts import (
     SENTENCE_OUTPUT,
@@ -75,6 +77,48 @@ def test_the_sides_are_alike_where_nothing_is_said() -> None:
     filler = {"token": 4, "length": 12, "attended": False}
     extra = {"query": {"max_tokens": 12, "filler": filler, "skipped": []}, "document": {"skipped": [5, 9]}}
     assert read_sides(24, extra) == (Side(12, Filler(4, 12, False)), Side(24, None, (5, 9)))
+
+
+class _Runs:
+    """The graph of an export that keeps how many texts of what length it was given; off by `drift` in shared runs."""
+
+    def __init__(self, folder: Path, drift: float = 0.0) -> None:
+        self._session = Session(folder / "model.onnx")
+        self._drift = drift
+        self.shapes: list[tuple[int, ...]] = []
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
+
+    def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        shape = feeds["input_ids"].shape
+        self.shapes.append(shape)
+        return [array + np.float32(self._drift * (shape[0] > 1)) for array in self._session.run(feeds, outputs)]
+
+
+def test_texts_of_one_length_share_runs_where_they_have_the_same_bits(exported_int8: ExportReport) -> None:
+    texts = ["the falcon", "the river", "falcon", "a falcon hunts by the river", "by river"] * 8
+    for drift, is_alike in ((0.0, True), (1e-7, False)):
+        graph = _Runs(exported_int8.folder, drift)
+        network = TextNetwork(exported_int8.folder, Sides(Side(24), Side(24)), graph, workers=2)
+        alone = [next(network.run([text], network.outputs, query=False))[0] for text in texts]
+
+        assert network.share_runs("a falcon hunts by the river") == is_alike
+        graph.shapes.clear()
+        [found] = network.run(texts, network.outputs, query=False)
+
+        assert sum(count for count, _ in graph.shapes) == len(texts)
+        assert (len(graph.shapes) < len(texts) / 3) == is_alike
+        for ones, others in zip(alone, found, strict=True):
+            for one, other in zip(ones, others, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_runs_are_no_longer_than_every_worker_has_one(exported_int8: ExportReport) -> None:
+    graph = _Runs(exported_int8.folder)
+    network = TextNetwork(exported_int8.folder, Sides(Side(24), Side(24)), graph, workers=2)
+    assert network.share_runs("the falcon hunts")
+    graph.shapes.clear()
+    list(network.run(["the falcon"] * 4, [SENTENCE_OUTPUT], query=True))
+    assert graph.shapes == [(2, 4), (2, 4)]
 
 
 def test_a_row_of_zeros_stays_one() -> None:

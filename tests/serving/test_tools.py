@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tiercel
-from tests.conftest import Models, environment
+from tests.conftest import Models, UniModel, environment
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
@@ -77,6 +77,23 @@ def test_search_get_document_and_rerank(models: Models, dense_index: Path) -> No
         assert [one["index"] for one in ranked] == order
 
     asked([str(dense_index), "--reranker", models.cross], conversation, TIERCEL_CACHE_DIR=str(models.cache))
+
+
+def test_a_history_is_handed_on(dense_index: Path, uni_models: dict[str, UniModel]) -> None:
+    model, history = str(uni_models["one-way"].exported), ["bread is sold", "by the bridge"]
+    texts = ["the river", "a falcon hunts in winter"]
+    pipeline = f"bm25,uni:{model}"
+
+    async def conversation(session: ClientSession) -> None:
+        for turns in ([], history):
+            ranked = value(await call(session, "rerank", query="falcon", texts=texts, history=turns))
+            expected = tiercel.rerank("falcon", texts, model=model, history=turns)
+            assert [one["score"] for one in ranked] == pytest.approx([hit.score for hit in expected])
+            found = value(await call(session, "search", query="falcon", history=turns))
+            answers = tiercel.open(dense_index).search("falcon", pipeline=pipeline, history=turns)
+            assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in answers])
+
+    asked([str(dense_index), "--pipeline", pipeline, "--reranker", model], conversation)
 
 
 def test_mistakes_are_told_and_changes_are_seen(place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import tiercel
-from tests.conftest import FALCONS, Models, environment
+from tests.conftest import FALCONS, Models, UniModel, environment
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
@@ -260,3 +261,21 @@ def test_what_cannot_be_loaded_is_told_and_never_ready(place: Path) -> None:
         assert httpx2.get(f"{url}/health").status_code == 200
         os.kill(process.pid, signal.SIGTERM)
         process.wait(timeout=20)
+
+
+def test_a_history_is_read_by_a_reranker_that_reads_them(start: Start, uni_models: dict[str, UniModel]) -> None:
+    model = str(uni_models["one-way"].exported)
+    served = start("--reranker", model)
+    texts = ["the river", "a falcon hunts in winter"]
+    history = ["bread is sold", "by the bridge"]
+    asked = {
+        turns: {hit.document.text: hit.score for hit in tiercel.rerank("falcon", texts, model=model, history=turns)}
+        for turns in ((), tuple(history))
+    }
+    assert asked[()] != asked[tuple(history)]
+    for turns, expected in asked.items():
+        found = served.post("/rerank", query="falcon", texts=texts, history=list(turns), raw_scores=True)
+        assert {texts[one["index"]]: one["score"] for one in found} == pytest.approx(expected)
+        found = served.post("/v2/rerank", query="falcon", documents=texts, history=list(turns))["results"]
+        shown = {texts[one["index"]]: one["relevance_score"] for one in found}
+        assert shown == pytest.approx({text: 1 / (1 + math.exp(-score)) for text, score in expected.items()})

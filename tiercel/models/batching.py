@@ -14,8 +14,7 @@ from tiercel.errors import ModelError
 GPU_BATCH_TOKENS = 32_768
 
 # On a CPU pairs of exactly one length share a run of so many tokens: nothing is padded, each has the bits that it has
-# alone, and short ones share what a run costs whatever its size. Longer runs fall out of the cache. Vectors of texts do
-# not share runs: onnxruntime's mean over tokens adds in another order when there are several.
+# alone, and short ones share what a run costs whatever its size. Longer runs fall out of the cache.
 CPU_RUN_TOKENS = 320
 
 

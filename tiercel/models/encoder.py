@@ -20,9 +20,9 @@ _HELD_QUERIES = 256
 class OnnxEncoder:
     """A bi-encoder from a folder that `tiercel export` wrote. Satisfies `tiercel.protocols.JointEncoder`.
 
-    On the CPU every text is a run of its own, in `threads` workers of one thread each: nothing is padded, the
-    caches hold a whole text, and a text's vector is the same bits whatever texts are encoded beside it. On a GPU texts
-    of like length are padded into batches of at most `batch_tokens`.
+    On the CPU a run is one text or several of one and the same length, in `threads` workers of one thread each: nothing
+    is padded, the caches hold a whole run, and a text's vector is the same bits whatever texts are encoded beside it.
+    On a GPU texts of like length are padded into batches of at most `batch_tokens`.
 
     Attributes:
         folder: which it is made from.
@@ -32,7 +32,7 @@ class OnnxEncoder:
             the whole text will do.
         provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
-        batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
+        batch_tokens: most padded tokens of one run; None: no padding on the CPU, 32,768 on a GPU.
 
     Raises:
         ModelError: the folder is incomplete, changed since export or of another family, the provider is not there,

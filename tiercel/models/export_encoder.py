@@ -159,10 +159,25 @@ def graph_module(stages: Iterable[Any], outputs: Mapping[str, bool]) -> Any:
     """
     import torch
 
+    class Mean(torch.nn.Module):  # type: ignore[misc]
+        """Pooling by the mean, as a product: onnxruntime adds the rows of several texts in another order than of one.
+
+        A product it computes text by text, so that a text has the same bits in whatever run.
+        """
+
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            tokens = features[TOKEN_OUTPUT]
+            mask = features[MASK_INPUT] if MASK_INPUT in features else torch.ones(tokens.shape[:2])
+            counted = mask.to(tokens.dtype)
+            total = (counted.unsqueeze(1) @ tokens).squeeze(1)
+            return {**features, SENTENCE_OUTPUT: total / counted.sum(dim=1, keepdim=True)}
+
     class GraphModule(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.stages = torch.nn.ModuleList(list(stages))
+            self.stages = torch.nn.ModuleList(
+                [Mean() if getattr(stage, "pooling_mode", "") == "mean" else stage for stage in stages]
+            )
 
         def forward(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, ...]:
             # Without a mask the attention adds none, and pooling takes every token.

@@ -1,4 +1,4 @@
-"""Texts through the graph of an exported model: cut into tokens, one text per run or several of them padded."""
+"""Texts through the graph of an exported model: cut into tokens, texts of one length or padded ones in a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import ModelError
-from tiercel.models.batching import batch_budget, pad_batch, plan_batches
+from tiercel.models.batching import batch_budget, pad_batch, plan_batches, plan_runs
 from tiercel.models.description import TOKENIZER_FILE, ModelFamily, read_intact
 from tiercel.models.forms import MASKED
 from tiercel.models.local_attention import Chunk, Geometry
@@ -35,6 +35,9 @@ _SLAB_TEXTS = 2048
 
 # Small enough that every worker tokenises its share of a slab, large enough that a call is worth its overhead.
 _TOKENIZE_TEXTS = 64
+
+# Of texts of one length on a CPU: what a run costs whatever its size is shared then, and more takes memory for nothing.
+_RUN_TOKENS = 128
 
 # Another processor may round int8 products otherwise, by thousandths; kernels that overflow are off by much more.
 _PROBE_COSINE = 0.98
@@ -103,8 +106,9 @@ class TextNetwork:
         folder: holds tokenizer.json.
         sides: how queries and documents are read.
         graph: what is run.
-        workers: how many texts are cut into tokens, and runs of one text go on, at a time.
-        batch_tokens: most padded tokens of one run, for a graph with a mask; None: one text per run.
+        workers: how many texts are cut into tokens, and runs without padding go on, at a time.
+        batch_tokens: most padded tokens of one run, for a graph with a mask; None: no padding, and one text per run
+            until `share_runs` is called.
 
     Raises:
         ModelError: tokenizer.json is missing or damaged.
@@ -126,6 +130,7 @@ class TextNetwork:
         self._folder = folder
         self._workers = workers
         self._batch_tokens = batch_tokens
+        self._run_tokens = 1
         self._truncated = 0
         self._lock = threading.Lock()
 
@@ -156,6 +161,25 @@ class TextNetwork:
                 self._truncated += tokens.truncated
             yield results
 
+    def share_runs(self, text: str) -> bool:
+        """Let texts of one length share runs, if the graph gives each of them the bits that it gives it alone.
+
+        Found out with the text and another of the same tokens, in runs of two and of three. Returns whether they do.
+        """
+        reader = self._document_reader
+        row = reader.divide(reader.tokenizer.encode([text]).ids[0])[0].ids
+        rows = [row, np.concatenate([row[:1], row[-2:0:-1], row[-1:]]), row]
+        alone = [self._run(reader, self.outputs, [row])[0] for row in rows]
+        together = [self._run(reader, self.outputs, rows[:count]) for count in (2, 3)]
+        if is_alike := all(
+            np.array_equal(one, other)
+            for found in together
+            for ones, others in zip(found, alone, strict=False)
+            for one, other in zip(ones, others, strict=True)
+        ):
+            self._run_tokens = _RUN_TOKENS
+        return is_alike
+
     def readings(self, texts: Sequence[str], *, query: bool) -> list[Reading]:
         """What is read of each text, a piece for each vector of a token. The texts hold their prompts."""
         reader = self._query_reader if query else self._document_reader
@@ -184,12 +208,14 @@ class TextNetwork:
     def _embed_runs(
         self, reader: _Reader, ids: Sequence[NDArray[np.int64]], outputs: Sequence[str]
     ) -> list[list[NDArray[np.float32]]]:
-        batches = [[position] for position in range(len(ids))]
-        if self._batch_tokens is not None:
-            lengths = [reader.length(row) for row in ids]
+        lengths = [reader.length(row) for row in ids]
+        if self._batch_tokens is None:
+            share = -(-sum(lengths) // self._workers)  # every worker has something to do
+            batches = plan_runs(lengths, max_run_tokens=min(self._run_tokens, share))
+        else:
             batches = plan_batches(lengths, max_batch_tokens=self._batch_tokens)
         rows = [[ids[position] for position in positions] for positions in batches]
-        # Padded runs use all that the device has; only runs of one text are spread over workers.
+        # Padded runs use all that the device has; only runs without padding are spread over workers.
         workers = self._workers if self._batch_tokens is None else 1
         results = map_in_order(partial(self._run, reader, outputs), rows, workers=workers)
         found = dict(
@@ -239,7 +265,7 @@ class LoadedModel:
         family: what it is to serve as.
         provider: "cpu", "cuda", "tensorrt" or "auto"; refused when it does not run.
         threads: workers on the CPU.
-        batch_tokens: most padded tokens of one run; None: one text per run on the CPU, 32,768 on a GPU.
+        batch_tokens: most padded tokens of one run; None: no padding on the CPU, 32,768 on a GPU.
 
     Raises:
         ModelError: the folder is incomplete, changed since export or cannot serve as `family`, the provider is not
@@ -265,6 +291,8 @@ class LoadedModel:
         sides = read_sides(self.description.max_tokens, self.description.extra)
         self._network = TextNetwork(folder, sides, graph, workers=threads, batch_tokens=budget)
         self.dimensions = self._check_probe(folder)
+        if budget is None:
+            self._network.share_runs(self.description.probe.texts[-1])
         self._cut_before = self._network.truncated
 
     @property

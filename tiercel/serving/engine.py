@@ -15,7 +15,7 @@ from tiercel.protocols import CandidateGroup
 from tiercel.retrieve.spec import parse, resolve_keeps
 from tiercel.serving.batching import Batch, Batcher, Item
 from tiercel.serving.options import ServeOptions
-from tiercel.types import DocId, Document, Query, QueryId
+from tiercel.types import DocId, Document, Query
 
 if TYPE_CHECKING:
     from tiercel.models.encoder import OnnxEncoder
@@ -132,20 +132,19 @@ class Engine:
         items = [Item(query, size + len(query.text) + sum(map(len, query.history))) for query in queries]
         return await self._batcher.submit(kind._replace(pipeline=pipeline), items)
 
-    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+    async def score(self, query: Query, texts: Sequence[str]) -> list[float]:
         """The reranker's own score of each text; larger is better."""
         # Candidates whose scores depend on who is read together are one group.
         step = max(1, len(texts)) if getattr(self.served_reranker(), "group_size", 0) else _PAIRS_AT_ONCE
         groups = [
             CandidateGroup(
-                Query(QueryId(""), query),
+                query,
                 [Document(DocId(str(start + row)), text) for row, text in enumerate(texts[start : start + step])],
             )
             for start in range(0, len(texts), step)
         ]
-        items = [
-            Item(group, sum(len(query) + len(document.text) for document in group.documents) + 1) for group in groups
-        ]
+        asked = len(query.text) + sum(map(len, query.history))
+        items = [Item(group, sum(asked + len(document.text) for document in group.documents) + 1) for group in groups]
         scores = await self._batcher.submit(RerankKind(), items)
         return [score for array in scores for score in array.tolist()]
 

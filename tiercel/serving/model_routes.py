@@ -46,13 +46,13 @@ def _rerank_routes(engine: Engine) -> APIRouter:
                 relevance_score=score,
                 document=_as_object(request.documents[index]) if request.return_documents else None,
             )
-            for index, score in await _ranked(engine, request.query, texts, keep=request.top_n, raw=False)
+            for index, score in await _ranked(engine, _asked(request), texts, keep=request.top_n, raw=False)
         ]
         meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 0}}
         return shapes.RerankResponse(id=str(uuid.uuid4()), model=model, results=results, meta=meta)
 
     async def tei_rerank(request: shapes.TeiRerankRequest) -> list[shapes.TeiRank]:
-        ranked = await _ranked(engine, request.query, request.texts, keep=None, raw=request.raw_scores)
+        ranked = await _ranked(engine, _asked(request), request.texts, keep=None, raw=request.raw_scores)
         texts = request.texts if request.return_text else None
         return [
             shapes.TeiRank(index=index, score=score, text=texts[index] if texts else None) for index, score in ranked
@@ -113,15 +113,19 @@ async def _encoded(engine: Engine, texts: Sequence[str], kind: EncodeKind, dimen
     return await engine.encode(texts, kind)
 
 
+def _asked(request: shapes.RerankRequest | shapes.TeiRerankRequest) -> Query:
+    return Query(QueryId(""), request.query, tuple(request.history))
+
+
 async def _ranked(
-    engine: Engine, query: str, texts: Sequence[str], *, keep: int | None, raw: bool
+    engine: Engine, query: Query, texts: Sequence[str], *, keep: int | None, raw: bool
 ) -> list[tuple[int, float]]:
     """Position and score, best first; of equals the first is first."""
     scores = await engine.score(query, texts)
     width = len(str(len(texts)))
     positions = {f"{position:0{width}}": position for position in range(len(texts))}
     most = len(texts) if keep is None else keep
-    ranking = Ranking.from_scores(Query(QueryId(""), query), list(positions), scores, stage="rerank", keep=most)  # type: ignore[arg-type]
+    ranking = Ranking.from_scores(query, list(positions), scores, stage="rerank", keep=most)  # type: ignore[arg-type]
     shown = (lambda score: score) if raw else engine.shown_score
     return [(positions[hit.doc_id], shown(hit.score)) for hit in ranking.hits]
 

@@ -10,6 +10,7 @@ from tiercel.serving.engine import MOST_HITS
 
 Text = Annotated[str, Field(min_length=0)]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
+Turns = Annotated[list[Text], Field(max_length=64)]
 Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
 
 MOST_TEXTS = 2048
@@ -40,7 +41,7 @@ class SearchRequest(Strict):
     k: Count = 10
     pipeline: Annotated[str, Field(max_length=512)] = ""
     where: Annotated[str, Field(max_length=4096)] = ""
-    history: Annotated[list[Text], Field(max_length=64)] = []
+    history: Turns = []
     explain: bool = False
 
 
@@ -111,9 +112,10 @@ class RerankDocument(BaseModel):
 
 
 class RerankRequest(Lenient):
-    """Cohere's and Jina's."""
+    """Cohere's and Jina's; `history` is ours: earlier turns, oldest first, for a model that reads them."""
 
     query: Text
+    history: Turns = []
     documents: Annotated[list[Text | RerankDocument], Field(min_length=1)]
     model: Name | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
@@ -139,9 +141,10 @@ class RerankResponse(BaseModel):
 
 
 class TeiRerankRequest(Lenient):
-    """Of Text Embeddings Inference."""
+    """Of Text Embeddings Inference, with `history` as in `RerankRequest`."""
 
     query: Text
+    history: Turns = []
     texts: Annotated[list[Text], Field(min_length=1)]
     raw_scores: bool = False
     return_text: bool = False

@@ -20,6 +20,10 @@ _EXCERPT_CHARACTERS = 1200  # of a hit, which is what a model reads of ten; the 
 
 Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
 
+Turns = Annotated[
+    list[str], Field(description="Earlier turns of the conversation, oldest first, for models that read them.")
+]
+
 
 def run(index: Path, *, pipeline: str = "", reranker: str = "") -> None:
     """Answer on standard input and output until the client goes. Raises IndexStoreError as opening does."""
@@ -42,11 +46,13 @@ def make_server(index: SearchIndex, *, pipeline: str, reranker: str) -> MCPServe
         where: Annotated[
             str, Field(description="A filter over the metadata, as in: year >= 2020 and lang = 'en'. Empty for none.")
         ] = "",
+        history: Turns = [],  # noqa: B006
     ) -> list[dict[str, Any]]:
         """Find documents, best first. Long passages are shortened: get_document gives the whole text."""
         try:
             await index.refresh_async()
-            return [_hit(hit) for hit in await index.search_async(query, k, where=where, pipeline=pipeline)]
+            found = await index.search_async(query, k, where=where, pipeline=pipeline, history=history)
+            return [_hit(hit) for hit in found]
         except TiercelError as error:
             raise ToolError(str(error)) from error
 
@@ -67,10 +73,10 @@ def make_server(index: SearchIndex, *, pipeline: str, reranker: str) -> MCPServe
     if reranker:
 
         @server.tool()
-        async def rerank(query: str, texts: list[str]) -> list[dict[str, Any]]:
+        async def rerank(query: str, texts: list[str], history: Turns = []) -> list[dict[str, Any]]:  # noqa: B006
             """Order texts by how well they answer a query, best first; `index` is the position in `texts`."""
             try:
-                ranked = await asyncio.to_thread(rank_texts, query, texts, model=reranker)
+                ranked = await asyncio.to_thread(rank_texts, query, texts, model=reranker, history=history)
             except TiercelError as error:
                 raise ToolError(str(error)) from error
             return [{"index": position, "score": score} for position, score in ranked]
