@@ -10,6 +10,10 @@ import pytest
 
 from tests.conftest import Run, write_lines
 from tests.models.tiny import make_cross_encoder, make_encoder
+from tiercel.config import LongStrategy, Settings
+from tiercel.protocols import CandidateGroup
+from tiercel.reranking import RerankOptions, make_reranker
+from tiercel.types import DocId, Document, Query, QueryId
 
 TEXTS = {"d1": "the falcon hunts", "d2": "a falcon swims", "d3": "cold bread", "d4": "the bridge is far"}
 
@@ -64,10 +68,30 @@ def test_runs_and_a_teacher(collection: Path, run: Run) -> None:
     assert all(isinstance(d["teacher"], float) for d in [*group["positives"], *group["negatives"]])
 
 
+def test_a_teacher_reads_documents_whole_where_it_is_told_to(collection: Path, run: Run) -> None:
+    teacher = make_cross_encoder(collection / "teacher")
+    text = " ".join([*["cold bread is sold by the bridge"] * 9, "the falcon hunts by the river"])
+    write_lines(collection / "docs.jsonl", *({"_id": name, "text": text} for name in TEXTS))
+    arguments = ["--run", "first.trec", "--corpus", "docs.jsonl", "--teacher", "teacher"]
+    group = CandidateGroup(Query(QueryId("q1"), "falcon"), [Document(DocId("d1"), text)])
+    seen = []
+    strategies: list[LongStrategy] = ["first", "max"]
+    for strategy in strategies:
+        outcome = run("mine", *arguments, "--long", strategy, *COMMON)
+        assert outcome.code == 0, outcome
+        [positive] = json.loads((collection / "groups.jsonl").read_text())["positives"]
+        options = RerankOptions(long=strategy)
+        [[expected]] = make_reranker(str(teacher), settings=Settings.from_environment(), options=options).score([group])
+        assert positive["teacher"] == pytest.approx(float(expected))
+        seen.append(positive["teacher"])
+    assert seen[0] < seen[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "neither an index nor a run"),
+        (["--run", "first.trec", "--long", "max"], "--long max without a teacher"),
         (["--run", "first.trec", "--teacher", "x"], "without their texts"),
         (["--run", "first.trec", "--margin", "1"], "without a teacher"),
         (["--run", "first.trec", "--run", "./first.trec"], "each file name once"),

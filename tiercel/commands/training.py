@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tiercel.commands.options import Long
 from tiercel.config import Settings
 from tiercel.data.runs import RunFormat
 from tiercel.errors import UsageError
@@ -48,6 +49,7 @@ def mine(
     teacher: Annotated[
         str | None, typer.Option(help="Cross-encoder that scores all documents: a folder or hub name.")
     ] = None,
+    long: Long = "match",
     margin: Annotated[
         float | None, typer.Option(help="Negatives score at least so much below the query's lowest positive.")
     ] = None,
@@ -60,7 +62,7 @@ def mine(
     from tiercel.data.queries import read_queries
     from tiercel.learning import Texts, legs_of_index, legs_of_runs, read_texts
     from tiercel.protocols import DocumentStore
-    from tiercel.reranking import make_reranker
+    from tiercel.reranking import RerankOptions, make_reranker
     from tiercel.screen import say
     from tiercel.training.groups import write_groups
     from tiercel.training.mining import MiningOptions
@@ -73,10 +75,13 @@ def mine(
         )
     if runs and teacher and not corpus:
         raise UsageError("a teacher of runs without their texts", expected="--corpus FILE with --run and --teacher")
+    if long != "match" and not teacher:
+        raise UsageError(f"--long {long} without a teacher", expected="--teacher MODEL, which reads the documents")
     options = MiningOptions(negatives, depth, skip, seed, margin, quantile)
     asked, judgments = read_queries(queries), read_qrels(qrels, split=split)
     settings = Settings.from_environment()
-    reranker = make_reranker(teacher, settings=settings, say=say) if teacher else None
+    reading = RerankOptions(long=long)
+    reranker = make_reranker(teacher, settings=settings, options=reading, say=say) if teacher else None
     store: DocumentStore = Texts({})
     if index is not None:
         judged = [query for query in asked if any(grade > 0 for grade in judgments.get(query.id, {}).values())]
