@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tiercel.errors import ModelError
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.models.export import ExportReport
 from tiercel.models.export_encoder import export as export_encoder
-from tiercel.models.zoo import find_source
+from tiercel.models.zoo import bundled_folder, find_source
 
 
 class TestFp32(JointEncoderConformance):
@@ -35,6 +36,21 @@ class TestPaddedBatches(JointEncoderConformance):
     @pytest.fixture
     def encoder(self, exported_fp32: ExportReport) -> OnnxEncoder:
         return OnnxEncoder(exported_fp32.folder, batch_tokens=40)
+
+
+def test_texts_share_runs_of_the_bundled_encoder_and_keep_their_bits() -> None:
+    folder = bundled_folder("tiercel-minilm")
+    assert folder is not None
+    encoder = OnnxEncoder(folder, threads=2)
+    assert encoder._model._network.share_runs("a falcon hunts by the river")
+    chance = random.Random(5)
+    words = "falcon river winter bread tower bridge north house summer small".split()
+    texts = [" ".join(chance.choices(words, k=length)) for length in range(1, 40) for _ in range(4)]
+    vectors, tokens = encoder.encode_documents_jointly(texts)
+    for text, vector, matrix in zip(texts, vectors, tokens, strict=True):
+        [alone], [tokens_alone] = encoder.encode_documents_jointly([text])
+        np.testing.assert_array_equal(alone, vector)
+        np.testing.assert_array_equal(tokens_alone, matrix)
 
 
 def test_tokens_of_queries_come_out_of_the_pass_before(exported_int8: ExportReport) -> None:
