@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiercel.models.local_attention import Geometry, Head
 from tiercel.parts import Read, Window, WindowParts
@@ -30,6 +31,9 @@ _SLAB_CHARACTERS = 400_000
 
 _SLAB_TOKENS = 100_000
 """The same for what is stored. A document that has more is in memory whole."""
+
+_PLACED_TEXTS = 512
+"""Texts of which it is kept where their tokens are: 8 bytes a token, beside the text."""
 
 _SHORT = 256
 """Tokens of a text that most encoders read whole."""
@@ -69,6 +73,8 @@ class LocalAttention:
         self._threads = threads
         self._truncated = 0
         self._documents = self._tokens = 0
+        # Cutting a document into tokens again, to say where its region is, takes longer than to score it.
+        self._places = lru_cache(maxsize=_PLACED_TEXTS)(_read_places)
 
     @property
     def fingerprint(self) -> str:
@@ -169,10 +175,9 @@ class LocalAttention:
         """Where a region is, in characters of what the piece was made of."""
         if not isinstance(self._encoder, ReadsTexts) or not len(piece.vectors):
             return 0, len(piece.read.text)
-        (reading,) = self._encoder.readings([piece.read.text], query=False)
         first, last = self._geometry.region(window, len(piece.vectors))
-        found = reading.pieces[first:last]
-        return found[0].start, found[-1].end
+        found = self._places(self._encoder, piece.read.text)[first:last]
+        return int(found[0, 0]), int(found[-1, 1])
 
     def _window(self, piece: _Piece, place: int, part: float) -> Window:
         if place < 0:
@@ -211,6 +216,12 @@ def _stored_pieces(source: TokenSource, groups: Sequence[CandidateGroup]) -> Ite
                     yield found
                     found = []
         yield found
+
+
+def _read_places(encoder: ReadsTexts, text: str) -> NDArray[np.int32]:
+    """Shape (tokens, 2): where each begins and ends, in characters."""
+    (reading,) = encoder.readings([text], query=False)
+    return np.array([(piece.start, piece.end) for piece in reading.pieces], dtype=np.int32)
 
 
 def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
