@@ -43,6 +43,7 @@ from tiercel.indexing import add_documents
 from tiercel.models.encoder import OnnxEncoder
 from tiercel.protocols import Reranker
 from tiercel.rerankers.costs import Cost, Lengths, cross_encoder, late_interaction, local_attention
+from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
 from tiercel.reranking import RerankOptions, make_reranker
 from tiercel.retrieve.cascade import RerankStep, rerank
 from tiercel.retrieve.fusion import FusionMethod
@@ -50,7 +51,6 @@ from tiercel.retrieve.spec import parse
 from tiercel.types import DocId, Document, Qrels, Query, Ranking
 
 _MEASURE = "nDCG@10"
-_WINDOW = 256
 _Asked: TypeAlias = tuple[int, list[int]]
 """Tokens of a query, and of each of its candidates."""
 
@@ -137,17 +137,22 @@ def _rows(
 
 def _ways(indexes: dict[str, Index], cross: str, settings: Settings) -> Iterable[_Way]:
     late = partial(late_interaction, stored=True)
+    beginning = Models(indexes["beginnings"], settings).encoder("").max_tokens
     stored = {
-        "late FirstP": ("beginnings", "late", partial(_mean_cost, late, window=_WINDOW)),
+        "late FirstP": ("beginnings", "late", partial(_mean_cost, late, window=beginning)),
         "late MaxP": ("passages", "late", partial(_mean_cost, late)),
         "local": ("local", "local", partial(_mean_cost, partial(local_attention, stored=True))),
     }
     for name, (kind, stage, cost) in stored.items():
         yield _Way(name, Models(indexes[kind], settings).reranker(stage, ""), cost)
     strategies: dict[str, LongStrategy] = {"FirstP": "first", "extract": "extract", "MaxP": "max"}
-    for name, long in strategies.items() if cross else ():
+    if not cross:
+        return
+    for name, long in strategies.items():
         reranker = make_reranker(cross, settings=settings, options=RerankOptions(long=long))
-        cost = partial(_mean_cost, cross_encoder, window=_WINDOW, windows=long == "max")
+        if isinstance(reranker, OnnxCrossEncoder):  # the first; the others wrap it
+            window = reranker.max_tokens
+        cost = partial(_mean_cost, cross_encoder, window=window, windows=long == "max")
         yield _Way(f"cross {name}", reranker, cost)
 
 

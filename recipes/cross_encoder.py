@@ -68,16 +68,16 @@ def main() -> None:
     held = [one for one in collections if one.folder.name == options.left_out]
     if not learnt or not held:
         raise SystemExit(f"--left-out {options.left_out}: expected one of {', '.join(options.judged)}, and another")
-    teacher = list(_legs(held[0], settings))[-1]
     dev = HeldGroups([_judged(one, settings, options.queries) for one in held])
 
     known = [
         known_item_groups(
             one.index, AdaptOptions(options.documents), negatives=_NEGATIVES, settings=settings, say=print
-        ).learnt
+        )
         for one in learnt
     ]
-    pairs = HeldGroups([part for groups in known for part in groups.parts])
+    teacher = known[0].teacher
+    pairs = HeldGroups([part for groups in known for part in groups.learnt.parts])
     first = ["label=none", "distil=kl", f"teacher={teacher}", *options.settings]
     start = starting_model(options.model, offline=True)
     begun = _trained(options, _Step("imitation", start, first, pairs), dev, settings)
@@ -95,11 +95,6 @@ def _collection(options: argparse.Namespace, place: str, settings: Settings) -> 
         wanted = IndexOptions(tokens="4bit", encoder=options.encoder, chunking=Chunking("sentences"))
         index_documents(path, [options.data / name], wanted, settings=settings)
     return Collection(options.data / name, open_index(path), split)
-
-
-def _legs(one: Collection, settings: Settings) -> Sequence[str]:
-    queries = list(read_queries(one.folder))[:1]
-    return list(legs_of_index(one.index.path, queries, pipeline=None, depth=1, settings=settings)[0])
 
 
 def _judged(one: Collection, settings: Settings, most: int | None) -> tuple[list[MinedGroup], dict[str, str]]:
