@@ -188,11 +188,15 @@ def train(  # noqa: PLR0913
     from tiercel.training.batches import training_groups
     from tiercel.training.checkpoints import Checkpoints
     from tiercel.training.loop import Training
+    from tiercel.training.precision import with_precision
     from tiercel.training.rows import AsOneText
     from tiercel.training.settings import UniTrainSettings
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ModelError("torch finds no GPU", expected="one, as device = cuda", next_step="Train with device = cpu")
+    if settings.precision == "auto":
+        settings = with_precision(settings)
+        say(f"products in {settings.precision}")
     torch.set_num_threads(threads)
     if not isinstance(settings, UniTrainSettings):
         data = AsOneText(data, source, settings)

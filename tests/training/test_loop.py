@@ -47,6 +47,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(tmp_path: Path)
     assert not same(first, other)
 
 
+def test_dropout_is_what_the_settings_say_and_not_what_the_model_came_with(tmp_path: Path) -> None:
+    student = LetterStudent()
+    training(student, tmp_path, replace(SETTINGS, dropout=0.0)).run()
+    assert student.module[1].p == 0.0
+
+
 @pytest.mark.parametrize("stop", [1, 6, 7, 13])
 def test_interrupted_and_resumed_is_uninterrupted(tmp_path: Path, stop: int) -> None:
     whole, parts = LetterStudent(), LetterStudent(interrupt_at=stop)

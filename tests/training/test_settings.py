@@ -29,6 +29,7 @@ def test_a_file_then_what_is_given_over_the_defaults(tmp_path: Path) -> None:
         ("epochs=0", "epochs = 0; expected a number above 0"),
         ("temperature=inf", "temperature = inf; expected a finite number"),
         ("warmup=2", "expected a number from 0 to 1"),
+        ("dropout=1", "dropout = 1.0; expected a number from 0 to below 1"),
         ("label=none", "label and distil are both none"),
         ("precision=fp16", "fp16 on the cpu"),
     ],

@@ -100,6 +100,7 @@ class Training:
         self._checkpoints = checkpoints
         self._dev = dev
         self._say = say
+        _set_dropout(student.module, settings.dropout)
         self._lengths = student.lengths(groups)
         self._per_epoch = len(plan(self._lengths, settings, 0))
         self._total = self._per_epoch * settings.epochs
@@ -269,6 +270,12 @@ def _optimizer(student: Student, settings: TrainSettings) -> Any:
         ],
         lr=settings.learning_rate,
     )
+
+
+def _set_dropout(module: Any, share: float) -> None:
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = share
 
 
 def _digest(groups: Sequence[TrainingGroup]) -> str:
