@@ -2,14 +2,14 @@
 # make test   lint, types, layers, tests
 # make format, make bench
 # make models DATA=..., make quality DATA=...   the bundled encoder from collections, and what it reaches on them
-# make cross-encoder DATA=...   on a machine with a GPU: a cross-encoder of many collections, measured on one left out
+# make cross-encoder DATA=...   a cross-encoder from collections, measured on one left out; cross-encoder-gpu: a larger one
 # make gpu-check   on a machine with a GPU: parity and speed there; code 5 where there is none
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint types layers tests format bench gpu-check models cross-encoder quality clean
+.PHONY: demo test lint types layers tests format bench gpu-check models cross-encoder cross-encoder-gpu quality clean
 
 demo: $(VENV)/installed
 	$(BIN)/tiercel demo
@@ -47,6 +47,10 @@ models: $(VENV)/installed
 
 cross-encoder: $(VENV)/installed
 	$(BIN)/python recipes/cross_encoder.py $(DATA) build/cross-encoder
+
+cross-encoder-gpu: $(VENV)/installed
+	$(BIN)/python recipes/cross_encoder.py $(DATA) build/cross-encoder-gpu --device cuda --layers 6 --vocabulary 0 \
+		--queries 20000 --known-items 4000 --documents 20000 --set batch_groups=32
 
 quality: $(VENV)/installed
 	$(BIN)/python benchmarks/quality.py $(DATA)

@@ -1,138 +1,212 @@
-"""A cross-encoder that is to rank collections it has not seen: very many known items first, then labels. For a GPU.
+"""A cross-encoder that is to rank what it has not seen: layers of all-MiniLM-L6-v2, labels and what the stages know.
 
-    python recipes/cross_encoder.py DATA OUT [--left-out scifact] [--documents 20000] [--device cuda] [--set NAME=VALUE]
+    python recipes/cross_encoder.py DATA OUT [--left-out scifact/train] [--device cuda] [--set NAME=VALUE]
 
-1. Of every collection but the one left out, documents are drawn, titles, snippets and keywords are made queries, and
-   the scores of the default pipeline's last stage over what it ranks are learnt, without a label (the first half of
-   Trans-Encoder, Liu et al., ICLR 2022): the network knows then what the stages before it know.
-2. It goes on as a correction of that stage, starting at zero, on judged queries, and learns the scores beside them.
+DATA holds BEIR folders. Of each, judged queries are drawn and queries are made of documents (titles, snippets and
+keywords, which need no judgment); the default pipeline of an index finds what they are to be told from. The network
+learns labels and, beside them, the scores of the pipeline's last stage, brought to the scale at which they say most
+about the labels. The judged queries of the collection left out, with which nothing is trained, say at which step it
+ranked best, and those weights are kept. docs/MODELS.md says what it reaches, and why it does not come along.
 
-Each step's dev measure is nDCG@10 of the judged queries of the collection left out: the first figure is that of the
-weights it begins with, in step 2 that of the stage itself, and the best weights are written. docs/MODELS.md says what
-came of smaller trials. OUT gets the indexes and the models; what is there is used, so a recipe that stopped goes on.
+OUT gets the indexes, `checkpoint`, which transformers loads, and `tiercel-cross`, exported in int8: 16 MB. What is
+there is used, so a recipe that stopped goes on. An hour on two cores; for a GPU, `make cross-encoder-gpu`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tiercel.adapting import AdaptOptions, HeldGroups, known_item_groups
 from tiercel.app import open_index
 from tiercel.config import Settings
-from tiercel.data.chunking import Chunking
+from tiercel.data.corpus import read_documents
 from tiercel.data.qrels import read_qrels
 from tiercel.data.queries import read_queries
 from tiercel.index.store import Index
 from tiercel.index_settings import IndexOptions
-from tiercel.indexing import index_documents
+from tiercel.indexing import add_documents
 from tiercel.learning import STATE_FOLDER, legs_of_index, starting_model, train
+from tiercel.models.description import ModelSource
+from tiercel.models.export_cross_encoder import export
+from tiercel.training.batches import TrainingGroup, objective_of
+from tiercel.training.cross_encoder import fit_stage_before
 from tiercel.training.groups import MinedGroup
 from tiercel.training.mining import MiningOptions, mine
+from tiercel.training.rows import Part
 from tiercel.training.settings import CrossSettings, read_settings
+from tiercel.training.sources import load_classifier
+from tiercel.types import Query
 
-JUDGED = ("squad-part/train", "medquad/train", "policyqa/dev", "nq-qed-dev/dev", "scifact/train")
-"""Splits that are trained on; test splits have no part in anything."""
+NAME = "tiercel-cross"
+
+JUDGED = ("squad-part/train", "nq-qed-dev/dev", "policyqa/dev", "medquad/train", "pubmedqa-l/train")
+"""Whose queries are learnt: CC BY-SA 4.0 and 3.0, MIT, CC BY 4.0, MIT. Test splits have no part in anything."""
+
+SETTINGS = ("learning_rate=1e-4", "dropout=0.0", "max_tokens=160", "distil=kl", "distil_weight=0.3", "dev_steps=150")
 
 _DEPTH = 50
-_NEGATIVES = 7
+_MINED = 15
+_HELD_NEGATIVES = 15
+_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A BEIR folder, its index and the split whose judgments are used."""
-
-    folder: Path
-    index: Index
-    split: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A training: from which weights, with which settings, on what."""
+    """An index and those of the judged queries of a split that were drawn."""
 
     name: str
-    source: Path
-    settings: Sequence[str]
-    data: HeldGroups
+    index: Index
+    queries: Sequence[Query]
+    qrels: Mapping[Any, Mapping[Any, int]]
 
 
 def main() -> None:
     options = _arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = Settings.from_environment()
-    collections = [_collection(options, place, settings) for place in options.judged]
-    learnt = [one for one in collections if one.folder.name != options.left_out]
-    held = [one for one in collections if one.folder.name == options.left_out]
-    if not learnt or not held:
-        raise SystemExit(f"--left-out {options.left_out}: expected one of {', '.join(options.judged)}, and another")
-    dev = HeldGroups([_judged(one, settings, options.queries) for one in held])
-
-    known = [
-        known_item_groups(
-            one.index, AdaptOptions(options.documents), negatives=_NEGATIVES, settings=settings, say=print
+    held = _collection(options, options.left_out, options.held_queries, settings)
+    dev = HeldGroups([_judged(held, _HELD_NEGATIVES, settings)])
+    parts: list[Part] = []
+    teacher = ""
+    for place in options.judged:
+        one = _collection(options, place, options.queries, settings)
+        wanted = AdaptOptions(documents=options.known_items)
+        known = known_item_groups(one.index, wanted, negatives=_MINED, settings=settings, say=print)
+        teacher = known.teacher
+        parts += [_judged(one, _MINED, settings), *known.learnt.parts]
+    training = read_settings(CrossSettings, None, [f"device={options.device}", *SETTINGS, *options.settings])
+    data = HeldGroups(list(_taught(parts, teacher, training)))
+    checkpoint = options.out / "checkpoint"
+    if not (checkpoint / "config.json").is_file():
+        begin = options.out / "begin"
+        write_begin(starting_model(options.model, offline=True), begin, options.layers, options.vocabulary)
+        print(f"{len(data)} groups, measured on {len(dev)} of {options.left_out}", flush=True)
+        resume = (checkpoint / STATE_FOLDER).exists()
+        progress = train(
+            begin, checkpoint, settings=training, data=data, dev=dev, threads=settings.threads, resume=resume, say=print
         )
-        for one in learnt
-    ]
-    teacher = known[0].teacher
-    pairs = HeldGroups([part for groups in known for part in groups.learnt.parts])
-    first = ["label=none", "distil=kl", f"teacher={teacher}", *options.settings]
-    start = starting_model(options.model, offline=True)
-    begun = _trained(options, _Step("imitation", start, first, pairs), dev, settings)
-
-    labels = HeldGroups([_judged(one, settings, None) for one in learnt])
-    second = ["label=listwise", "distil=kl", f"teacher={teacher}", f"residual={teacher}", *options.settings]
-    _trained(options, _Step("correction", begun, second, labels), dev, settings)
+        print(f"{checkpoint}: {progress}", flush=True)
+        _widen(checkpoint)
+    source = ModelSource(NAME, checkpoint, "sentence-transformers/all-MiniLM-L6-v2, trained to compare")
+    report = export(source, options.out / NAME, precision="int8")
+    print(f"{options.out / NAME}: {report.size_bytes / 1e6:.1f} MB, {report.description.parity}")
 
 
-def _collection(options: argparse.Namespace, place: str, settings: Settings) -> Collection:
+def _collection(options: argparse.Namespace, place: str, most: int, settings: Settings) -> Collection:
+    """Queries that are drawn, and an index of what answers them and of other documents, up to `--documents`."""
     name, split = place.split("/")
-    path = options.out / f"{name}.tiercel"
+    folder, path = options.data / name, options.out / f"{name}.tiercel"
+    qrels = read_qrels(folder, split=split)
+    queries = [query for query in read_queries(folder) if qrels.get(query.id)]
+    random.Random(0).shuffle(queries)
+    queries = queries[:most]
     if not path.exists():
         print(f"{path}: indexing", flush=True)
-        wanted = IndexOptions(tokens="4bit", encoder=options.encoder, chunking=Chunking("sentences"))
-        index_documents(path, [options.data / name], wanted, settings=settings)
-    return Collection(options.data / name, open_index(path), split)
+        answers = {doc_id for query in queries for doc_id in qrels[query.id]}
+        documents = sorted(read_documents([folder]), key=lambda document: document.id)
+        random.Random(0).shuffle(documents)
+        documents.sort(key=lambda document: document.id not in answers)
+        wanted = IndexOptions(tokens="4bit", encoder=options.encoder)
+        add_documents(path, documents[: options.documents], wanted, settings=settings)
+    return Collection(name, open_index(path), queries, qrels)
 
 
-def _judged(one: Collection, settings: Settings, most: int | None) -> tuple[list[MinedGroup], dict[str, str]]:
-    """Groups of the judged queries of a collection, with their texts."""
-    qrels = read_qrels(one.folder, split=one.split)
-    queries = [query for query in read_queries(one.folder) if qrels.get(query.id)][:most]
-    legs, _ = legs_of_index(one.index.path, queries, pipeline=None, depth=_DEPTH, settings=settings)
-    groups = mine(queries, qrels, legs, options=MiningOptions(2 * _NEGATIVES, _DEPTH)).groups
+def _judged(one: Collection, negatives: int, settings: Settings) -> Part:
+    """Groups of judged queries, with their texts."""
+    legs, _ = legs_of_index(one.index.path, one.queries, pipeline=None, depth=_DEPTH, settings=settings)
+    groups = mine(one.queries, one.qrels, legs, options=MiningOptions(negatives, _DEPTH)).groups
     ids = list(dict.fromkeys(document.id for group in groups for document in group.documents))
     return groups, {document.id: document.full_text for document in one.index.get(ids)}
 
 
-def _trained(options: argparse.Namespace, step: _Step, dev: HeldGroups, settings: Settings) -> Path:
-    out: Path = options.out / step.name
-    if (out / "config.json").is_file():
-        print(f"{out}: it is there", flush=True)
-        return out
-    training = read_settings(CrossSettings, None, [f"device={options.device}", "dev_steps=500", *step.settings])
-    print(f"{step.name}: {len(step.data)} groups, measured on {len(dev)} of {options.left_out}", flush=True)
-    progress = train(
-        step.source, out, settings=training, data=step.data, dev=dev, threads=settings.threads,
-        resume=(out / STATE_FOLDER).exists(), say=print,
-    )  # fmt: skip
-    print(f"{step.name}: {progress}", flush=True)
-    return out
+def _taught(parts: Sequence[Part], stage: str, training: CrossSettings) -> Iterator[Part]:
+    """The groups with the stage's scores as the teacher's, times the weight that predicts the labels best.
+
+    Groups about which it has no opinion are left out.
+    """
+    labels = replace(training, distil="none")
+    groups = [TrainingGroup(group, texts, []) for part, texts in parts for group in part]
+    weight = float(fit_stage_before(groups, stage, objective_of(labels)).weight)
+    print(f"teacher: {weight:.2f} times {stage}", flush=True)
+
+    def scored(group: MinedGroup) -> MinedGroup:
+        def taught(documents: Sequence[Any]) -> list[Any]:
+            return [
+                replace(one, teacher=weight * one.scores.get(stage, group.floors.get(stage, 0.0))) for one in documents
+            ]
+
+        return replace(group, positives=taught(group.positives), negatives=taught(group.negatives))
+
+    for part, texts in parts:
+        kept = [group for group in map(scored, part) if len({one.teacher for one in group.documents}) > 1]
+        yield kept, texts
+
+
+def write_begin(source: Path, folder: Path, layers: int, vocabulary: int) -> None:
+    """The encoder with fewer layers, a new head and the `vocabulary` most frequent tokens, as transformers saves it.
+
+    Tokens stand in the vocabulary in the order of how frequent they are. Single characters are kept but for those of
+    scripts that the encoder was hardly trained on: what is none of these is cut into smaller pieces.
+    """
+    torch.manual_seed(0)
+    network, tokenizer = load_classifier(source, layers=layers)
+    ids = tokenizer.get_vocab()
+    named = [token for token in sorted(ids, key=ids.__getitem__) if not token.startswith("[unused")]
+    single = [token for token in named if _is_common_character(token)]
+    longer = [token for token in named if len(token.removeprefix("##")) > 1]
+    kept = {*single, *longer[: max(0, vocabulary - len(single))]} if vocabulary else set(ids)
+    tokens = [token for token in sorted(ids, key=ids.__getitem__) if token in kept]
+    network.set_input_embeddings(_rows(network.get_input_embeddings(), [ids[token] for token in tokens]))
+    window = min(_TOKENS, network.config.max_position_embeddings)
+    places = network.bert.embeddings
+    places.position_embeddings = _rows(places.position_embeddings, range(window))
+    places.position_ids, places.token_type_ids = places.position_ids[:, :window], places.token_type_ids[:, :window]
+    network.config.vocab_size, network.config.max_position_embeddings = len(tokens), window
+    network.config.pad_token_id = tokens.index(tokenizer.pad_token)
+    network.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    type(tokenizer)(str(folder / "vocab.txt"), model_max_length=window).save_pretrained(folder)
+
+
+def _widen(checkpoint: Path) -> None:
+    """Let it read as many tokens as it has places for, and not only as many as it was trained with."""
+    network, tokenizer = load_classifier(checkpoint)
+    tokenizer.model_max_length = network.config.max_position_embeddings
+    tokenizer.save_pretrained(checkpoint)
+
+
+def _is_common_character(token: str) -> bool:
+    """Latin, Greek, punctuation and the signs of mathematics."""
+    character = token.removeprefix("##")
+    return len(character) == 1 and (ord(character) < 0x400 or 0x2000 <= ord(character) < 0x2300)
+
+
+def _rows(table: Any, kept: Sequence[int]) -> Any:
+    return torch.nn.Embedding.from_pretrained(table.weight.data[list(kept)], freeze=False)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--left-out", default="scifact", help="collection that is measured on")
+    parser.add_argument("--left-out", default="scifact/train", metavar="NAME/SPLIT", help="what is measured on")
     parser.add_argument("--judged", nargs="+", default=list(JUDGED), metavar="NAME/SPLIT")
-    parser.add_argument("--documents", type=int, default=20_000, help="of each collection, to make queries of")
-    parser.add_argument("--queries", type=int, default=400, help="most queries of the collection left out")
+    parser.add_argument("--queries", type=int, default=1300, help="most judged queries of a collection")
+    parser.add_argument("--known-items", type=int, default=100, help="documents of a collection to make queries of")
+    parser.add_argument("--documents", type=int, default=6000, help="most documents of a collection")
+    parser.add_argument("--held-queries", type=int, default=100, help="most queries of the collection left out")
     parser.add_argument("--model", default="all-MiniLM-L6-v2", help="what it starts as")
+    parser.add_argument("--layers", type=int, default=3, help="that are kept")
+    parser.add_argument("--vocabulary", type=int, default=24_000, help="tokens that are kept; 0: all")
     parser.add_argument("--encoder", default="", help="of the indexes; default: the bundled one")
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--device", default="cpu", choices=["cuda", "cpu"])
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
     return parser.parse_args()
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from string import ascii_lowercase
 
 from tests.conftest import python, write_lines
 from tests.models.tiny import make_encoder
+from tiercel.protocols import CandidateGroup
+from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
+from tiercel.types import DocId, Document, Query, QueryId
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cross_encoder.py"
 WORDS = "falcon hunts river house bread winter summer cold deep bridge small far north tower".split()
@@ -28,20 +32,28 @@ def make_collection(folder: Path, seed: int) -> None:
     (folder / "qrels" / "train.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def test_a_cross_encoder_imitates_and_then_corrects_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_cross_encoder_learns_what_the_stages_know_and_labels_and_is_exported(tmp_path: Path) -> None:
     for seed, name in enumerate(["one", "two"]):
         make_collection(tmp_path / name, seed)
     encoder, out = str(make_encoder(tmp_path / "encoder")), tmp_path / "out"
     command = [
-        str(RECIPE), str(tmp_path), str(out), "--judged", "one/train", "two/train", "--left-out", "two",
-        "--documents", "20", "--model", encoder, "--encoder", encoder, "--device", "cpu", "--set", "max_tokens=24",
+        str(RECIPE), str(tmp_path), str(out), "--judged", "one/train", "--left-out", "two/train", "--known-items", "20",
+        "--model", encoder, "--encoder", encoder, "--layers", "1", "--vocabulary", "70", "--set", "max_tokens=24",
     ]  # fmt: skip
 
     said = python(*command).out
 
-    assert "imitation: " in said
-    assert "measured on 20 of two" in said
-    assert "correction: " in said
-    config = json.loads((out / "correction" / "config.json").read_text(encoding="utf-8"))
+    assert "teacher: " in said
+    assert "measured on 20 of two/train" in said
+    config = json.loads((out / "checkpoint" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == ["BertForSequenceClassification"]
-    assert python(*command).out.count("it is there") == 2
+    assert (config["num_hidden_layers"], config["vocab_size"]) == (1, 70)
+    words = (out / "begin" / "vocab.txt").read_text(encoding="utf-8").split()
+    assert "the" in words
+    assert "tower" not in words
+    assert set(ascii_lowercase) < set(words)
+    documents = [Document(DocId(text), text) for text in ("falcon hunts", "bread")]
+    ((first, second),) = OnnxCrossEncoder(out / "tiercel-cross").score(
+        [CandidateGroup(Query(QueryId("q"), "falcon"), documents)]
+    )
+    assert first != second
