@@ -106,10 +106,10 @@ def spawned(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes 
     return python("-m", "tiercel.cli", *arguments, env=env, stdin=stdin)
 
 
-def python(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Outcome:
-    """Run Python in a process of its own."""
+def python(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"", seconds: float = 60) -> Outcome:
+    """Run Python in a process of its own, for at most so many seconds."""
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, env=env or environment(), input=stdin, timeout=60
+        [sys.executable, *arguments], capture_output=True, env=env or environment(), input=stdin, timeout=seconds
     )
     return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 

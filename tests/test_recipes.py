@@ -41,7 +41,7 @@ def test_a_cross_encoder_learns_what_the_stages_know_and_labels_and_is_exported(
         "--model", encoder, "--encoder", encoder, "--layers", "1", "--vocabulary", "70", "--set", "max_tokens=24",
     ]  # fmt: skip
 
-    said = python(*command).out
+    said = python(*command, seconds=300).out
 
     assert "teacher: " in said
     assert "measured on 20 of two/train" in said

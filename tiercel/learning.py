@@ -196,7 +196,6 @@ def train(  # noqa: PLR0913
         raise ModelError("torch finds no GPU", expected="one, as device = cuda", next_step="Train with device = cpu")
     if settings.precision == "auto":
         settings = with_precision(settings)
-        say(f"products in {settings.precision}")
     torch.set_num_threads(threads)
     if not isinstance(settings, UniTrainSettings):
         data = AsOneText(data, source, settings)

@@ -31,6 +31,7 @@ FloatMatrix = NDArray[np.float32]
 EXACT = AnnRecord(FLAT)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     st.lists(st.floats(-1, 1, width=16), min_size=15, max_size=15),
     st.lists(st.floats(-1, 1, width=32), min_size=5, max_size=5),

@@ -253,7 +253,8 @@ class Training:
         left = seconds / steps * (self._total - step)
         loss = sum(losses) / len(losses)
         rate = pairs / max(seconds, 1e-9)
-        return f"step {step} of {self._total}: loss {loss:.4f}, {rate:.1f} pairs/s, {_duration(left)} left"
+        pace = f"{rate:.1f} pairs/s in {self._settings.precision}"
+        return f"step {step} of {self._total}: loss {loss:.4f}, {pace}, {_duration(left)} left"
 
 
 def _optimizer(student: Student, settings: TrainSettings) -> Any:
