@@ -54,7 +54,7 @@ class RerankerConformance:
                 parts = reranker.explain(group.query, document)
                 if parts is None:
                     pytest.skip("what it wraps does not explain")
-                assert parts.score == pytest.approx(score, abs=1e-5 + self.score_tolerance)
+                assert parts.score == pytest.approx(score, rel=1e-6, abs=1e-5 + self.score_tolerance)
 
     def test_groups_differ_in_size(self, groups: list[CandidateGroup]) -> None:
         sizes = [len(group.documents) for group in groups]
