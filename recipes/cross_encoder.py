@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from tiercel.training.mining import MiningOptions, mine
 from tiercel.training.rows import Part
 from tiercel.training.settings import CrossSettings, read_settings
 from tiercel.training.sources import load_classifier
-from tiercel.types import Query
+from tiercel.types import Qrels, Query
 
 NAME = "tiercel-cross"
 
@@ -53,7 +53,6 @@ SETTINGS = ("learning_rate=1e-4", "dropout=0.0", "max_tokens=160", "distil=kl", 
 
 _DEPTH = 50
 _MINED = 15
-_HELD_NEGATIVES = 15
 _TOKENS = 256
 
 
@@ -61,18 +60,28 @@ _TOKENS = 256
 class Collection:
     """An index and those of the judged queries of a split that were drawn."""
 
-    name: str
     index: Index
     queries: Sequence[Query]
-    qrels: Mapping[Any, Mapping[Any, int]]
+    qrels: Qrels
 
 
 def main() -> None:
     options = _arguments()
     options.out.mkdir(parents=True, exist_ok=True)
+    checkpoint, exported = options.out / "checkpoint", options.out / NAME
+    if not (checkpoint / "config.json").is_file():
+        _train(options, checkpoint)
+    if not exported.exists():
+        _widen(checkpoint)
+        source = ModelSource(NAME, checkpoint, "sentence-transformers/all-MiniLM-L6-v2, trained to compare")
+        report = export(source, exported, precision="int8")
+        print(f"{exported}: {report.size_bytes / 1e6:.1f} MB, {report.description.parity}")
+
+
+def _train(options: argparse.Namespace, checkpoint: Path) -> None:
     settings = Settings.from_environment()
     held = _collection(options, options.left_out, options.held_queries, settings)
-    dev = HeldGroups([_judged(held, _HELD_NEGATIVES, settings)])
+    dev = HeldGroups([_judged(held, settings)])
     parts: list[Part] = []
     teacher = ""
     for place in options.judged:
@@ -80,23 +89,17 @@ def main() -> None:
         wanted = AdaptOptions(documents=options.known_items)
         known = known_item_groups(one.index, wanted, negatives=_MINED, settings=settings, say=print)
         teacher = known.teacher
-        parts += [_judged(one, _MINED, settings), *known.learnt.parts]
+        parts += [_judged(one, settings), *known.learnt.parts]
     training = read_settings(CrossSettings, None, [f"device={options.device}", *SETTINGS, *options.settings])
-    data = HeldGroups(list(_taught(parts, teacher, training)))
-    checkpoint = options.out / "checkpoint"
-    if not (checkpoint / "config.json").is_file():
-        begin = options.out / "begin"
-        write_begin(starting_model(options.model, offline=True), begin, options.layers, options.vocabulary)
-        print(f"{len(data)} groups, measured on {len(dev)} of {options.left_out}", flush=True)
-        resume = (checkpoint / STATE_FOLDER).exists()
-        progress = train(
-            begin, checkpoint, settings=training, data=data, dev=dev, threads=settings.threads, resume=resume, say=print
-        )
-        print(f"{checkpoint}: {progress}", flush=True)
-        _widen(checkpoint)
-    source = ModelSource(NAME, checkpoint, "sentence-transformers/all-MiniLM-L6-v2, trained to compare")
-    report = export(source, options.out / NAME, precision="int8")
-    print(f"{options.out / NAME}: {report.size_bytes / 1e6:.1f} MB, {report.description.parity}")
+    data = HeldGroups(_taught(parts, teacher, training))
+    begin = options.out / "begin"
+    write_begin(starting_model(options.model, offline=True), begin, options.layers, options.vocabulary)
+    print(f"{len(data)} groups, measured on {len(dev)} of {options.left_out}", flush=True)
+    progress = train(
+        begin, checkpoint, settings=training, data=data, dev=dev, threads=settings.threads,
+        resume=(checkpoint / STATE_FOLDER).exists(), say=print,
+    )  # fmt: skip
+    print(f"{checkpoint}: {progress}", flush=True)
 
 
 def _collection(options: argparse.Namespace, place: str, most: int, settings: Settings) -> Collection:
@@ -115,38 +118,38 @@ def _collection(options: argparse.Namespace, place: str, most: int, settings: Se
         documents.sort(key=lambda document: document.id not in answers)
         wanted = IndexOptions(tokens="4bit", encoder=options.encoder)
         add_documents(path, documents[: options.documents], wanted, settings=settings)
-    return Collection(name, open_index(path), queries, qrels)
+    return Collection(open_index(path), queries, qrels)
 
 
-def _judged(one: Collection, negatives: int, settings: Settings) -> Part:
+def _judged(one: Collection, settings: Settings) -> Part:
     """Groups of judged queries, with their texts."""
     legs, _ = legs_of_index(one.index.path, one.queries, pipeline=None, depth=_DEPTH, settings=settings)
-    groups = mine(one.queries, one.qrels, legs, options=MiningOptions(negatives, _DEPTH)).groups
+    groups = mine(one.queries, one.qrels, legs, options=MiningOptions(_MINED, _DEPTH)).groups
     ids = list(dict.fromkeys(document.id for group in groups for document in group.documents))
     return groups, {document.id: document.full_text for document in one.index.get(ids)}
 
 
-def _taught(parts: Sequence[Part], stage: str, training: CrossSettings) -> Iterator[Part]:
+def _taught(parts: Sequence[Part], stage: str, training: CrossSettings) -> list[Part]:
     """The groups with the stage's scores as the teacher's, times the weight that predicts the labels best.
 
     Groups about which it has no opinion are left out.
     """
-    labels = replace(training, distil="none")
-    groups = [TrainingGroup(group, texts, []) for part, texts in parts for group in part]
-    weight = float(fit_stage_before(groups, stage, objective_of(labels)).weight)
+    told = [([group for group in groups if group.is_told_apart_by(stage)], texts) for groups, texts in parts]
+    labels = objective_of(replace(training, distil="none"))
+    weight = float(
+        fit_stage_before(
+            [TrainingGroup(group, texts) for groups, texts in told for group in groups], stage, labels
+        ).weight
+    )
     print(f"teacher: {weight:.2f} times {stage}", flush=True)
 
     def scored(group: MinedGroup) -> MinedGroup:
-        def taught(documents: Sequence[Any]) -> list[Any]:
-            return [
-                replace(one, teacher=weight * one.scores.get(stage, group.floors.get(stage, 0.0))) for one in documents
-            ]
+        scores = [weight * score for score in group.teacher_scores(stage)]
+        taught = [replace(one, teacher=score) for one, score in zip(group.documents, scores, strict=True)]
+        count = len(group.positives)
+        return replace(group, positives=taught[:count], negatives=taught[count:])
 
-        return replace(group, positives=taught(group.positives), negatives=taught(group.negatives))
-
-    for part, texts in parts:
-        kept = [group for group in map(scored, part) if len({one.teacher for one in group.documents}) > 1]
-        yield kept, texts
+    return [([scored(group) for group in groups], texts) for groups, texts in told]
 
 
 def write_begin(source: Path, folder: Path, layers: int, vocabulary: int) -> None:

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from string import ascii_lowercase
 
-from tests.conftest import python, write_lines
+from tests.conftest import Outcome, python, write_lines
 from tests.models.tiny import make_encoder
 from tiercel.protocols import CandidateGroup
 from tiercel.rerankers.cross_encoder import OnnxCrossEncoder
@@ -57,3 +57,11 @@ def test_a_cross_encoder_learns_what_the_stages_know_and_labels_and_is_exported(
         [CandidateGroup(Query(QueryId("q"), "falcon"), documents)]
     )
     assert first != second
+    (out / "tiercel-cross" / "tiercel.json").rename(out / "kept.json")
+    (out / "tiercel-cross").rename(out / "other")
+
+    again = python(*command, seconds=300)  # goes on with what is there
+
+    assert (again.code, again.out.count("\n")) == (0, 1)
+    assert (out / "tiercel-cross" / "tiercel.json").read_bytes() == (out / "kept.json").read_bytes()
+    assert python(*command) == Outcome(0, "", "")

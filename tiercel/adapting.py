@@ -166,7 +166,7 @@ def known_item_groups(
     def groups(items: Sequence[KnownItem], negatives: int) -> HeldGroups:
         asked: list[Query] = [item.queries["plain"] for item in items]
         mined = mine(asked, qrels, legs, options=MiningOptions(negatives, _DEPTH, seed=options.seed)).groups
-        return HeldGroups(list(_parts(index, items, [group for group in mined if _teaches(group, teacher)])))
+        return HeldGroups(list(_parts(index, items, [group for group in mined if group.is_told_apart_by(teacher)])))
 
     return KnownItemGroups(groups(learnt, negatives), groups(held, _DEV_NEGATIVES), teacher)
 
@@ -225,12 +225,6 @@ def left_of(document: Document, kind: Kind, taken: str) -> str:
 
 def _is_readable(group: MinedGroup, texts: Mapping[DocId, str]) -> bool:
     return all(len(texts[document.id].split()) >= _LEAST_WORDS for document in group.positives)
-
-
-def _teaches(group: MinedGroup, teacher: str) -> bool:
-    """Whether the teacher has an opinion: scores that differ."""
-    scores = {document.scores.get(teacher, group.floors.get(teacher)) for document in group.documents}
-    return len(scores) > 1 and None not in scores
 
 
 def _encoder_of(index: Index) -> str:

@@ -194,8 +194,7 @@ def train(  # noqa: PLR0913
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ModelError("torch finds no GPU", expected="one, as device = cuda", next_step="Train with device = cpu")
-    if settings.precision == "auto":
-        settings = with_precision(settings)
+    settings = with_precision(settings)
     torch.set_num_threads(threads)
     if not isinstance(settings, UniTrainSettings):
         data = AsOneText(data, source, settings)

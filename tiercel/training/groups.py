@@ -85,6 +85,11 @@ class MinedGroup:
             )
         return scores
 
+    def is_told_apart_by(self, name: str = TEACHER) -> bool:
+        """Whether `teacher_scores` has something to teach: a score of each document, and scores that differ."""
+        scores = {self._score(document, name) for document in self.documents}
+        return len(scores) > 1 and None not in scores
+
     def check_labels(self) -> None:
         """Raise InputError where there is nothing that a loss over labels could tell apart."""
         if not self.positives or not self.negatives:

@@ -26,6 +26,8 @@ def exactly(device: str) -> Any:
 
 def with_precision(settings: S) -> S:
     """The settings with a precision in place of `auto`: the same on one machine, and what a checkpoint remembers."""
+    if settings.precision != "auto":
+        return settings
     return replace(settings, precision="bf16" if _multiplies_bf16(settings.device) else "fp32")
 
 
